@@ -1,0 +1,189 @@
+"""The evidence: what was measured before and after, and what each pass did."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+
+class Evidence(BaseModel):
+    """Base of the report's parts: frozen; readers ignore keys of newer versions."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null")
+
+
+class Metric(Evidence):
+    """`value` in 0..1 for accuracy; `correct` of `total` samples. Without labels: agreement."""
+
+    name: str
+    value: float | None
+    correct: int | None = None
+    total: int | None = None
+
+
+class Latency(Evidence):
+    """Milliseconds per call."""
+
+    p50: float
+    p90: float
+    p99: float
+    samples: int
+
+
+class Measures(Evidence):
+    """One side of the comparison, measured in the target runtime."""
+
+    metric: Metric
+    size_bytes: int
+    params: int
+    nonzero_params: int
+    macs: int | None
+    latency_ms: Latency | None
+    peak_memory_bytes: int | None
+    runtime: str
+    threads: int
+    batch_size: int
+
+
+class Ratios(Evidence):
+    """baseline / optimized, bigger is better."""
+
+    size: float
+    latency: float | None
+    macs: float | None
+    params: float
+
+
+class Fidelity(Evidence):
+    """Outputs of the optimized model against the baseline's on the same samples.
+
+    agreement: share of equal argmax; cosine: of the flattened outputs; sqnr_db: signal to noise.
+    """
+
+    agreement: float | None
+    cosine: float | None
+    sqnr_db: float | None
+    max_abs: float | None
+
+
+class LayerSkipped(Evidence):
+    """A layer that a pass left alone, and why."""
+
+    name: str
+    why: str
+
+
+class LayerChanged(Evidence):
+    """A layer that a pass changed, in words: ``64 → 48 channels``."""
+
+    name: str
+    what: str
+
+
+class PassReport(Evidence):
+    """What one pass did."""
+
+    op: str
+    changed: bool
+    layers_changed: int
+    layers_skipped: tuple[LayerSkipped, ...] = ()
+    layers: tuple[LayerChanged, ...] = ()
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+    seconds: float
+
+
+class Certificate(Evidence):
+    """A paired one-sided bound on the accuracy drop, on the sealed samples.
+
+    `observed_drop` and `upper_bound` are absolute (0.01 = one point). `max_drop` is null when the
+    job set no budget; then the outcome is at most `point_estimate_only`.
+    """
+
+    max_drop: float | None
+    observed_drop: float | None
+    upper_bound: float | None
+    confidence: float
+    n: int
+    method: str
+    outcome: Literal["certified", "point_estimate_only", "not_met", "not_enough_data"]
+
+
+class Reload(Evidence):
+    """The artifact opened again by a fresh process."""
+
+    ok: bool
+    process: Literal["fresh"] = "fresh"
+    max_abs_error: float
+
+
+class Epoch(Evidence):
+    """One epoch of a training pass."""
+
+    op: str
+    step: int
+    epoch: int
+    loss: float
+    accuracy: float | None = None
+    lr: float | None = None
+
+
+class Layer(Evidence):
+    """One weighted layer, before and after, for the per-layer table."""
+
+    name: str
+    kind: str
+    params_before: int
+    params_after: int | None
+    shape_before: str
+    shape_after: str | None
+    dtype_after: str | None
+    weight_scale: float | None = None
+    weight_zero_point: int | None = None
+
+
+class Report(Evidence):
+    """The whole evidence of a job."""
+
+    job_id: str | None = None
+    baseline: Measures
+    optimized: Measures
+    ratios: Ratios
+    fidelity: Fidelity
+    passes: tuple[PassReport, ...]
+    certificate: Certificate
+    candidates: tuple[dict[str, JsonValue], ...] = ()
+    reload: Reload
+    environment: dict[str, JsonValue]
+    warnings: tuple[str, ...] = ()
+    training: tuple[Epoch, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    latency_rounds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+
+
+class PassPlan(Evidence):
+    """What one pass would do to this model."""
+
+    op: str
+    layers_changed: int
+    layers: tuple[LayerChanged, ...] = ()
+    layers_skipped: tuple[LayerSkipped, ...] = ()
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class PlanSize(Evidence):
+    """Estimates; `size_bytes` counts weights and buffers."""
+
+    params: int
+    size_bytes: int
+    macs: int | None
+
+
+class Plan(Evidence):
+    """The dry run of a recipe."""
+
+    inputs: tuple[dict[str, JsonValue], ...]
+    before: PlanSize
+    after: PlanSize
+    passes: tuple[PassPlan, ...]
+    warnings: tuple[str, ...] = ()

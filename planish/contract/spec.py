@@ -1,0 +1,132 @@
+"""What a client asks for: the body of ``POST /jobs`` and ``POST /plans``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from planish.contract.recipe import Recipe
+
+FILE_ID_PATTERN = r"^sha256:[0-9a-f]{64}$"
+FileId = Annotated[str, Field(pattern=FILE_ID_PATTERN)]
+LabelText = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^=\x00-\x1f]+$")]
+PARTS = ("model", "data", "test_data", "teacher", "student")
+
+
+class Strict(BaseModel):
+    """Base of everything in a spec: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Architecture(Strict):
+    """The code that bare weights belong to; named, never sent."""
+
+    library: str = Field(min_length=1, max_length=64, description="e.g. `planish`")
+    name: str = Field(min_length=1, max_length=128, description="e.g. `cifar_resnet`")
+    config: dict[str, JsonValue] = Field(default_factory=dict, max_length=100)
+
+
+class InputDeclaration(Strict):
+    """One input of the model; a text dimension (`batch`) is dynamic."""
+
+    name: str = Field(min_length=1, max_length=200)
+    shape: tuple[Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1, max_length=64)], ...] = (
+        Field(min_length=1, max_length=8)
+    )
+    dtype: Literal["float32", "int64", "int32", "bool"] = "float32"
+
+
+class ModelSpec(Strict):
+    """How the model file is to be read."""
+
+    format: Literal["auto", "pt2", "safetensors", "state_dict"] = "auto"
+    architecture: Architecture | None = None
+    inputs: tuple[InputDeclaration, ...] | None = Field(None, min_length=1, max_length=64)
+
+
+class Preprocess(Strict):
+    """From stored values to model input: ``(x * scale - mean) / std``, per channel.
+
+    `mean` and `std` hold one value, or one for each channel. `layout` says how stored images lie;
+    `auto` tells it from the model's input shape.
+    """
+
+    scale: float = Field(1.0, gt=0)
+    mean: tuple[float, ...] = Field((0.0,), min_length=1, max_length=65536)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1, max_length=65536)
+    layout: Literal["auto", "nhwc", "nchw"] = "auto"
+
+
+class DataSpec(Strict):
+    """What the data files mean."""
+
+    task: Literal["classification", "none"] = "classification"
+    preprocess: Preprocess = Field(default_factory=Preprocess)
+
+
+class Target(Strict):
+    """The device and runtime that the result is made and measured for."""
+
+    device: Literal["cpu"] = "cpu"
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    batch_size: int = Field(1, ge=1, le=1024)
+    threads: int = Field(2, ge=1, le=256)
+
+
+class Resources(Strict):
+    """What the job may use."""
+
+    gpus: int = Field(0, ge=0, le=1024)
+    run_seconds: int = Field(3600, ge=1, le=604_800)
+    start_by_seconds: int = Field(86_400, ge=1, le=2_592_000)
+
+
+class Files(Strict):
+    """File ids of the uploaded parts."""
+
+    model: FileId
+    data: FileId | None = None
+    test_data: FileId | None = None
+    teacher: FileId | None = None
+
+
+Output = Literal["onnx", "pt2"]
+
+
+def _unique(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+    if len(set(outputs)) != len(outputs):
+        raise ValueError("each output may be named once")
+    return outputs
+
+
+class Spec(Strict):
+    """A job: model, data, recipe, target, outputs and limits.
+
+    `files` is null in the ``spec`` part of a multipart request; the file parts fill it.
+    """
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+    labels: dict[LabelText, LabelText] = Field(default_factory=dict, max_length=16)
+    seed: int = Field(0, ge=0, lt=2**32)
+    model: ModelSpec = Field(default_factory=ModelSpec)
+    teacher: ModelSpec | None = Field(None, description="How an uploaded teacher is to be read.")
+    data: DataSpec = Field(default_factory=DataSpec)
+    recipe: Recipe | None = None
+    goal: JsonValue = None
+    target: Target = Field(default_factory=Target)
+    outputs: Annotated[tuple[Output, ...], Field(min_length=1), AfterValidator(_unique)] = ("onnx",)
+    resources: Resources = Field(default_factory=Resources)
+    webhook: None = None
+    files: Files | None = None
+
+    @model_validator(mode="after")
+    def _recipe_or_goal(self) -> Spec:
+        if self.recipe is not None and self.goal is not None:
+            raise ValueError("give either recipe or goal, not both")
+        if self.goal is not None:
+            raise ValueError("goals are not offered by this version; give a recipe")
+        if self.recipe is None:
+            raise ValueError("a recipe is needed: a list of passes, see GET /passes")
+        return self

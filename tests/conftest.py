@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests. What a laptop may lack is skipped there and fails on CI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def missing(what: str) -> None:
+    """Skip on a laptop, fail on CI: a silent skip there would hide a broken machine."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public models and data; skipped visibly where there is none."""
+    named = os.environ.get("PLANISH_TEST_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no test data: set PLANISH_TEST_DATA to its folder ({folder} is absent)")
+    return folder

@@ -1,0 +1,95 @@
+"""The one value that the engine works on: a re-modularized graph with its input specs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx
+
+from planish.contract.recipe import Quantize
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input: `shape` holds sizes, and names for dimensions that may vary (``batch`` first)."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """Integers of one weight: ``w ≈ (w_q - zero_point) * scale``, per tensor or output channel."""
+
+    name: str
+    dtype: str
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a model is quantized.
+
+    Attributes:
+        params: the pass that did it.
+        layers: the weights in integers, in graph order.
+        kept_float: names of layers that stay float in a dynamic model.
+    """
+
+    params: Quantize
+    layers: tuple[QuantizedLayer, ...] = ()
+    kept_float: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in canonical form.
+
+    `module` takes one tensor for each of `inputs`, in that order, and is in eval mode whenever it is
+    handed over. ATen calls with weights are `torch.nn` layers under their original names.
+    """
+
+    module: fx.GraphModule
+    inputs: tuple[InputSpec, ...]
+    quantization: Quantization | None = None
+
+    def example(self, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
+        """Return seeded normal noise (floats) or zeros (integers, booleans) of the input shapes.
+
+        Args:
+            batch: size of every symbolic dimension; 2, because export bakes a batch of 1 in.
+            seed: same seed, same values.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return tuple(_sample(spec, batch, generator) for spec in self.inputs)
+
+    def with_module(self, module: fx.GraphModule) -> Model:
+        """Return the same model with another graph."""
+        return replace(self, module=module)
+
+    def clone(self) -> Model:
+        """Return a deep copy that shares no memory with this model."""
+        return replace(self, module=copy.deepcopy(self.module))
+
+
+def _sample(spec: InputSpec, batch: int, generator: torch.Generator) -> Tensor:
+    shape = [batch if isinstance(size, str) else size for size in spec.shape]
+    if spec.dtype.is_floating_point:
+        return torch.randn(shape, generator=generator).to(spec.dtype)
+    return torch.zeros(shape, dtype=spec.dtype)
+
+
+Outputs = Tensor | Sequence["Outputs"] | Mapping[str, "Outputs"]
+
+
+def first_output(outputs: Outputs) -> Tensor:
+    """Return the first tensor of a model's result (the logits), whatever container it comes in."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    values = outputs.values() if isinstance(outputs, Mapping) else outputs
+    return first_output(next(iter(values)))

@@ -1,0 +1,69 @@
+"""What a pass is: two functions over a `Model`, and what they are given and give back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from pydantic import JsonValue
+
+from planish.contract.recipe import Params
+from planish.contract.report import Epoch, LayerChanged, LayerSkipped, PassPlan
+from planish.contract.spec import Spec
+from worker.engine.load.data import Splits
+from worker.engine.model import Model
+from worker.engine.progress import Progress
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may use.
+
+    Attributes:
+        spec: the whole job.
+        splits: the data's parts; None when none came.
+        teacher: the original model, or the uploaded teacher; frozen, never changed.
+        progress: told about fractions and epochs.
+        seed: all randomness of the pass comes from it.
+        device: where training runs.
+        step: position in the recipe, from 1.
+    """
+
+    spec: Spec
+    splits: Splits | None
+    teacher: Model
+    progress: Progress
+    seed: int
+    device: torch.device
+    step: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass did. `changed=False` is an honest result with the reasons in `skipped`."""
+
+    model: Model
+    changed: bool
+    layers: tuple[LayerChanged, ...] = ()
+    skipped: tuple[LayerSkipped, ...] = ()
+    facts: dict[str, JsonValue] = field(default_factory=dict)
+    training: tuple[Epoch, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassEntry(Generic[P]):
+    """One line of the registry.
+
+    Attributes:
+        params: its parameters in the contract.
+        run: does the work; may use up the model it is given.
+        plan: the dry run: the model as the next pass would meet it, and what would be touched.
+    """
+
+    params: type[P]
+    run: Callable[[Model, P, Context], Outcome]
+    plan: Callable[[Model, P, Context], tuple[Model, PassPlan]]
