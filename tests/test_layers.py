@@ -14,7 +14,8 @@ HEAVY = {"torch", "onnxruntime", "onnx", "numpy"}
 DOOR = "planish"
 WALLS = {
     DOOR: HEAVY | {"fastapi", "starlette", "celery", "redis", "service", "worker"},
-    "planish.contract": HEAVY | {"fastapi", "celery", "redis", "httpx", "typer", "service", "worker"},
+    "planish.contract": HEAVY
+    | {"fastapi", "celery", "redis", "httpx", "typer", "service", "worker"},
     "planish.gate": HEAVY | {"fastapi", "celery", "redis", "httpx", "service", "worker"},
     "planish.store": HEAVY | {"fastapi", "starlette", "celery", "httpx", "service", "worker"},
     "planish.client": HEAVY | {"fastapi", "celery", "redis", "service", "worker"},

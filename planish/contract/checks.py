@@ -1,4 +1,4 @@
-"""Does a recipe make sense for what came with it? One check, used at submit, by plans and by the engine."""
+"""Does a recipe make sense for what came with it? Asked at submit, by plans and by the engine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def check_resources(spec: Spec, fleet_gpus: int) -> None:
     """
     if spec.resources.gpus > fleet_gpus:
         detail = f"the job asks for {spec.resources.gpus} GPUs; the fleet has {fleet_gpus}"
-        raise UnsatisfiableResources(detail, (FieldError(pointer="/resources/gpus", detail=detail),))
+        raise UnsatisfiableResources(
+            detail, (FieldError(pointer="/resources/gpus", detail=detail),)
+        )
 
 
 def _order(recipe: tuple[Params, ...]) -> list[FieldError]:
@@ -43,7 +45,7 @@ def _order(recipe: tuple[Params, ...]) -> list[FieldError]:
         if any(earlier.stage is Stage.QUANTIZE for earlier in before):
             ops = [op_of(type(p)) for p in recipe if p.stage is not Stage.QUANTIZE] + ["quantize"]
             detail = (
-                f"{op_of(type(step))} cannot follow quantize: integers are not trained or cut again; "
+                f"{op_of(type(step))} cannot follow quantize: integers are not changed again; "
                 f"the order that works: {' → '.join(ops)}"
             )
             errors.append(FieldError(pointer=f"/recipe/{index}", detail=detail))

@@ -6,7 +6,6 @@
     ├── Unauthorized           401  unauthorized
     ├── NotFound               404  not_found
     ├── MethodNotAllowed       405  method_not_allowed
-    ├── NotAcceptable          406  not_acceptable
     ├── Conflict               409  conflict
     │   ├── NotFinished        409  not_finished
     │   ├── AlreadyTerminal    409  already_terminal
@@ -61,6 +60,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from planish.contract.problem import ErrorInfo, FieldError, Problem
+
 
 class PlanishError(Exception):
     """Base of everything that Planish raises on purpose.
@@ -129,12 +129,6 @@ class MethodNotAllowed(PlanishError):
     """The path exists, the method does not."""
 
     code, title, status = "method_not_allowed", "This path does not take this method", 405
-
-
-class NotAcceptable(PlanishError):
-    """No offered media type is accepted."""
-
-    code, title, status = "not_acceptable", "None of the accepted media types is offered", 406
 
 
 class Conflict(PlanishError):

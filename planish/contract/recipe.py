@@ -1,8 +1,8 @@
 """The passes and their parameters: the one place that says what a recipe may hold.
 
-Each class is one pass. Its docstring is the summary shown in the API, the CLI and the docs; its class
-variables say what the pass needs and where it comes from. The engine's registry maps each class to the
-function that does the work.
+Each class is one pass. Its docstring is the summary shown in the API, the CLI and the docs; its
+class variables say what the pass needs and where it comes from. The engine's registry maps each
+class to the function that does the work.
 """
 
 from __future__ import annotations
@@ -51,10 +51,15 @@ class Train(Params):
     batch_size: int = Field(128, ge=1, le=65536, description="Samples in one step.")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Update rule.")
     lr: float = Field(
-        0.003, gt=0, le=10, description="Peak learning rate. Small rates recover; large ones forget."
+        0.003,
+        gt=0,
+        le=10,
+        description="Peak learning rate. Small rates recover; large ones forget.",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
-    weight_decay: float = Field(5e-4, ge=0, le=1, description="L2 (sgd, adam) or decoupled (adamw).")
+    weight_decay: float = Field(
+        5e-4, ge=0, le=1, description="L2 (sgd, adam) or decoupled (adamw)."
+    )
     schedule: Literal["one_cycle", "cosine", "constant"] = Field(
         "one_cycle", description="How the learning rate moves over the steps."
     )
@@ -96,7 +101,7 @@ class Prune(Params):
 
 
 class Distill(Params):
-    """Train the model to give the teacher's outputs (the uploaded model, or an uploaded teacher)."""
+    """Train the model to give the outputs of the teacher: the uploaded model, or an uploaded one."""
 
     stage: ClassVar[Stage] = Stage.RECOVER
     needs: ClassVar[tuple[Need, ...]] = (Need.DATA,)
@@ -116,7 +121,9 @@ class Retrain(Params):
 
     stage: ClassVar[Stage] = Stage.RECOVER
     needs: ClassVar[tuple[Need, ...]] = (Need.DATA, Need.TARGETS)
-    source: ClassVar[str] = "Han et al. 2015, arXiv:1506.02626, section 3 (retraining after pruning)"
+    source: ClassVar[str] = (
+        "Han et al. 2015, arXiv:1506.02626, section 3 (retraining after pruning)"
+    )
 
     op: Literal["retrain"] = "retrain"
     strategy: Literal["single"] = Field("single", description="One process on one device.")

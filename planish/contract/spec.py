@@ -32,9 +32,9 @@ class InputDeclaration(Strict):
     """One input of the model; a text dimension (`batch`) is dynamic."""
 
     name: str = Field(min_length=1, max_length=200)
-    shape: tuple[Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1, max_length=64)], ...] = (
-        Field(min_length=1, max_length=8)
-    )
+    shape: tuple[
+        Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1, max_length=64)], ...
+    ] = Field(min_length=1, max_length=8)
     dtype: Literal["float32", "int64", "int32", "bool"] = "float32"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -60,9 +60,19 @@ def spec_from(value: object) -> Spec:
 
 def field_errors(error: ValidationError, model: type[BaseModel]) -> tuple[FieldError, ...]:
     """Return one `FieldError` for each fault, in words that say what is allowed."""
+    details = error.errors(include_url=False)
     return tuple(
         FieldError(pointer=_pointer(detail), detail=_sentence(detail, model))
-        for detail in error.errors(include_url=False)
+        for detail in details
+        if not _follows(detail, details)
+    )
+
+
+def _follows(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
+    """A list whose items are all bad is also called too short: that only repeats their faults."""
+    inner = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        other["loc"][: len(inner)] == inner and len(other["loc"]) > len(inner) for other in details
     )
 
 
@@ -119,16 +129,18 @@ def _hint(near: list[str]) -> str:
 
 def _known_keys(detail: ErrorDetails, model: type[BaseModel]) -> list[str]:
     """Walk the location from the root model to the object that holds the unknown key."""
-    here: Any = model
+    here: object = model
     for part in detail["loc"][:-1]:
         if isinstance(part, str) and pass_of(part) is not None:
             here = pass_of(part)
         elif isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
             here = _model_in(here.model_fields[str(part)].annotation)
-    return sorted(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    return (
+        sorted(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    )
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _model_in(annotation: object) -> type[BaseModel] | None:
     """Return the first pydantic model inside an annotation such as ``Train | None``."""
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, BaseModel) else None

@@ -34,4 +34,7 @@ MEDIA_TYPES = {
 
 def media_type_of(name: str) -> str:
     """Return the media type of an artifact by its suffix."""
-    return next((kind for suffix, kind in MEDIA_TYPES.items() if name.endswith(suffix)), "application/octet-stream")
+    return next(
+        (kind for suffix, kind in MEDIA_TYPES.items() if name.endswith(suffix)),
+        "application/octet-stream",
+    )

@@ -1,0 +1,183 @@
+"""What a spec may hold, and how its faults are told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planish.contract.checks import check_recipe, check_resources
+from planish.contract.errors import (
+    BadRequest,
+    InvalidRecipe,
+    InvalidSpec,
+    PlanishError,
+    TooLarge,
+    UnsatisfiableResources,
+)
+from planish.contract.spec import Spec
+from planish.contract.validation import MAX_SPEC_BYTES, parse_spec
+
+RECIPE = [
+    {"op": "prune", "structure": "channel", "method": "magnitude", "sparsity": 0.5},
+    {"op": "distill", "method": "kd", "temperature": 4.0, "alpha": 0.9, "train": {"epochs": 5}},
+    {"op": "quantize", "mode": "static", "dtype": "int8", "calibration": "minmax"},
+]
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps({"recipe": RECIPE} | fields).encode()
+
+
+def faults(raw: bytes) -> dict[str, str]:
+    with pytest.raises(InvalidSpec) as caught:
+        parse_spec(raw)
+    return {e.pointer: e.detail for e in caught.value.errors}
+
+
+def test_documented_spec_is_taken_and_survives_json() -> None:
+    spec = parse_spec(
+        body(
+            name="resnet20-int8",
+            labels={"team": "edge"},
+            model={"format": "auto", "architecture": None, "inputs": None},
+            data={
+                "task": "classification",
+                "preprocess": {
+                    "scale": 1 / 255,
+                    "mean": [0.485, 0.456, 0.406],
+                    "std": [0.2, 0.2, 0.2],
+                },
+            },
+            goal=None,
+            target={"device": "cpu", "runtime": "onnxruntime", "batch_size": 1, "threads": 2},
+            outputs=["onnx", "pt2"],
+            resources={"gpus": 0, "run_seconds": 3600, "start_by_seconds": 86400},
+            webhook=None,
+        )
+    )
+    assert Spec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    assert "did you mean 'recipe'" in faults(b'{"recpie": []}')["/recpie"]
+    wrong = [{"op": "prune", "sparsty": 0.5}]
+    assert "did you mean 'sparsity'" in faults(body(recipe=wrong))["/recipe/0/sparsty"]
+
+
+def test_unknown_op_names_the_known_ones() -> None:
+    assert "known ops: prune, distill" in faults(body(recipe=[{"op": "shrink"}]))["/recipe/0"]
+
+
+@pytest.mark.parametrize("op", ["cast", "low_rank"])
+def test_unfinished_op_is_refused_like_an_unknown_one(op: str) -> None:
+    assert f"unknown op '{op}'" in faults(body(recipe=[{"op": op}]))["/recipe/0"]
+
+
+@pytest.mark.parametrize("sparsity", [1.5, 1.0, 0.0, -0.1, "half", None])
+def test_sparsity_outside_its_range_is_refused(sparsity: object) -> None:
+    found = faults(body(recipe=[{"op": "prune", "sparsity": sparsity}]))
+    assert list(found) == ["/recipe/0/sparsity"]
+
+
+def test_all_faults_come_in_one_answer() -> None:
+    wrong = [{"op": "prune", "sparsity": 7}, {"op": "quantize", "mode": "magic"}]
+    assert set(faults(body(recipe=wrong, seed=-1))) == {
+        "/recipe/0/sparsity",
+        "/recipe/1/mode",
+        "/seed",
+    }
+
+
+def test_recipe_and_goal_exclude_each_other() -> None:
+    assert "not both" in faults(body(goal={"minimize": "latency"}))[""]
+    assert "recipe is needed" in faults(b"{}")[""]
+
+
+def test_spec_above_its_limit_is_too_large() -> None:
+    with pytest.raises(TooLarge):
+        parse_spec(b" " * (MAX_SPEC_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"seed": NaN}',
+        b'{"seed": 1, "seed": 2}',
+        b"[" * 100_000,
+        b'{"a":' * 40 + b"1" + b"}" * 40,
+    ],
+    ids=["empty", "cut", "not-utf8", "nan", "key-twice", "deep-list", "deep-object"],
+)
+def test_malformed_json_is_a_bad_request(raw: bytes) -> None:
+    with pytest.raises(BadRequest):
+        parse_spec(raw)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["op", "recipe", "train", "x"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    JSON,
+    st.sampled_from(["recipe", "model", "data", "target", "labels", "files", "outputs", "goal"]),
+)
+def test_no_json_value_escapes_the_error_tree(value: object, key: str) -> None:
+    try:
+        parse_spec(json.dumps({"recipe": RECIPE} | {key: value}).encode())
+    except PlanishError as error:
+        assert error.status in (400, 413, 422)
+
+
+def spec_of(*recipe: dict[str, object], **fields: object) -> Spec:
+    return parse_spec(body(recipe=list(recipe), **fields))
+
+
+def test_pass_after_quantize_is_refused_with_the_order_that_works() -> None:
+    spec = spec_of({"op": "quantize"}, {"op": "prune"}, {"op": "simplify"})
+    with pytest.raises(InvalidRecipe, match="prune → simplify → quantize"):
+        check_recipe(spec, has_data=True, has_targets=True)
+
+
+@pytest.mark.parametrize(
+    ("step", "has_data", "has_targets"),
+    [
+        ({"op": "retrain"}, False, False),
+        ({"op": "retrain"}, True, False),
+        ({"op": "distill"}, False, False),
+        ({"op": "distill", "alpha": 0.9}, True, False),
+    ],
+)
+def test_missing_data_or_labels_are_named(
+    step: dict[str, object], has_data: bool, has_targets: bool
+) -> None:
+    with pytest.raises(InvalidRecipe, match="data file" if not has_data else "targets"):
+        check_recipe(spec_of(step), has_data=has_data, has_targets=has_targets)
+
+
+def test_distill_from_the_teacher_alone_needs_no_labels() -> None:
+    check_recipe(spec_of({"op": "distill", "alpha": 1.0}), has_data=True, has_targets=False)
+
+
+def test_dynamic_int8_as_pt2_is_refused() -> None:
+    spec = spec_of({"op": "quantize", "mode": "dynamic"}, outputs=["onnx", "pt2"])
+    with pytest.raises(InvalidRecipe, match="onnx"):
+        check_recipe(spec, has_data=True, has_targets=True)
+
+
+def test_more_gpus_than_the_fleet_has_is_unsatisfiable() -> None:
+    spec = spec_of({"op": "prune"}, resources={"gpus": 4})
+    with pytest.raises(UnsatisfiableResources, match="fleet has 2"):
+        check_resources(spec, fleet_gpus=2)
+    check_resources(spec, fleet_gpus=4)
