@@ -101,7 +101,7 @@ class Prune(Params):
 
 
 class Distill(Params):
-    """Train the model to give the outputs of the teacher: the uploaded model, or an uploaded one."""
+    """Train the model to match the teacher: the original, or an uploaded stronger model."""
 
     stage: ClassVar[Stage] = Stage.RECOVER
     needs: ClassVar[tuple[Need, ...]] = (Need.DATA,)
