@@ -1,0 +1,1 @@
+"""The evidence: certificate, environment, report.json and report.html."""

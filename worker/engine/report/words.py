@@ -1,0 +1,144 @@
+"""Figures in words: the headline, sizes, ratios and points."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from planish.contract.report import Certificate, Metric, Report
+
+MINUS = "−"
+TIMES = "×"
+NOISE = 0.03
+Tone = Literal["good", "mixed", "bad"]
+
+
+def headline(report: Report) -> str:
+    """Return the verdict, e.g. ``3.6× smaller, 2.1× faster, −0.35 points (1829/2000 vs …)``."""
+    parts = [change(report.ratios.size, "smaller", "larger", "same size")]
+    if report.ratios.latency is not None:
+        parts.append(change(report.ratios.latency, "faster", "slower", "same speed"))
+    return ", ".join([*parts, metric_change(report.baseline.metric, report.optimized.metric)])
+
+
+def tone(report: Report) -> Tone:
+    """Return ``bad`` when nothing was gained or speed was lost, ``mixed`` when something was lost.
+
+    Differences within the noise of a measurement count as equal.
+    """
+    gains = [report.ratios.size]
+    if report.ratios.latency is not None:
+        gains.append(report.ratios.latency)
+    if min(gains) < 1 - NOISE or max(gains) <= 1 + NOISE:
+        return "bad"
+    return "mixed" if report.warnings else "good"
+
+
+def change(ratio: float, better: str, worse: str, same: str) -> str:
+    """Return a ratio in words; within `NOISE` of 1 it is no change."""
+    if abs(ratio - 1) <= NOISE:
+        return same
+    return f"{times(ratio)} {better}" if ratio > 1 else f"{times(1 / ratio)} {worse}"
+
+
+def times(ratio: float) -> str:
+    """Return ``3.6×``; two digits after the point below 2, none from 100."""
+    digits = 2 if ratio < 2 else 1 if ratio < 100 else 0
+    return f"{ratio:.{digits}f}{TIMES}"
+
+
+def metric_change(before: Metric, after: Metric) -> str:
+    """Return the change of the metric in points with both counts."""
+    if before.value is None or after.value is None:
+        return "quality not measured"
+    if after.name == "agreement":
+        return f"{percent(after.value)} agreement with the original"
+    return f"{points(after.value - before.value, after.total)} ({fraction(after)} vs {fraction(before)})"
+
+
+def fraction(metric: Metric) -> str:
+    """Return ``1829/2000``, or the value where nothing was counted."""
+    if metric.correct is None or metric.total is None:
+        return percent(metric.value)
+    return f"{metric.correct}/{metric.total}"
+
+
+def points(difference: float, total: int | None = None) -> str:
+    """Return a difference of two shares as signed percentage points."""
+    digits = 2 if total is None or total >= 1000 else 1
+    rounded = f"{abs(difference) * 100:.{digits}f}"
+    if float(rounded) == 0:
+        return f"±{rounded} points"
+    return f"{MINUS if difference < 0 else '+'}{rounded} points"
+
+
+def percent(share: float | None) -> str:
+    """Return ``91.45 %``."""
+    return "–" if share is None else f"{share * 100:.2f} %"
+
+
+def count(number: int | None) -> str:
+    """Return ``269,722``."""
+    return "–" if number is None else f"{number:,}"
+
+
+def size(number: int | None) -> str:
+    """Return bytes in decimal units, ``286 kB``."""
+    if number is None:
+        return "–"
+    for limit, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if number >= limit:
+            value = number / limit
+            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+    return f"{number} B"
+
+
+def big(number: int | None) -> str:
+    """Return ``41.2 M``."""
+    if number is None:
+        return "–"
+    for limit, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= limit:
+            value = number / limit
+            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+    return str(number)
+
+
+def milliseconds(value: float | None) -> str:
+    """Return ``0.312 ms``: three figures that matter."""
+    if value is None:
+        return "–"
+    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1}f} ms"
+
+
+def certificate_sentence(certificate: Certificate) -> str:
+    """Return in one or two sentences what the certificate proves, and what it does not."""
+    if certificate.observed_drop is None or certificate.upper_bound is None:
+        return "Without labelled samples nothing can be said about the accuracy."
+    confidence = f"{certificate.confidence * 100:g} %"
+    bound = f"{certificate.upper_bound * 100:.2f} points"
+    sentence = (
+        f"On {count(certificate.n)} sealed samples the observed drop is "
+        f"{signed_drop(certificate.observed_drop)}; with {confidence} confidence the true drop is "
+        f"at most {bound}."
+    )
+    return f"{sentence} {_ending(certificate)}"
+
+
+def signed_drop(drop: float) -> str:
+    """Return a drop in points; a gain is a negative drop."""
+    return f"{MINUS if drop < 0 else ''}{abs(drop) * 100:.2f} points"
+
+
+def _ending(certificate: Certificate) -> str:
+    budget = "" if certificate.max_drop is None else f"{certificate.max_drop * 100:g} points"
+    match certificate.outcome:
+        case "certified":
+            return f"The budget of {budget} is met, and the samples prove it."
+        case "not_met":
+            return f"The budget of {budget} is not met."
+        case "not_enough_data":
+            return "These are too few samples to prove anything closer."
+        case "point_estimate_only" if certificate.max_drop is None:
+            return "The job set no budget, so nothing was to be certified."
+        case _:
+            return f"The observed drop is within {budget}, but the samples do not prove it."
