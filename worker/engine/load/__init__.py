@@ -1,0 +1,1 @@
+"""Every accepted format in, one canonical form out."""
