@@ -54,10 +54,28 @@ class Archive:
         entry = self.entries[name]
         if entry.size > limit:
             raise self.refuse(f"{name} has {entry.size} bytes; at most {limit} are taken")
-        content = b"".join(self.chunks(entry))
-        if len(content) != entry.size or zlib.crc32(content) != entry.crc:
-            raise self.refuse(f"{name} is damaged: its checksum does not match")
-        return content
+        content = bytearray(entry.size)
+        self.read_into(entry, memoryview(content))
+        return bytes(content)
+
+    def read_into(self, entry: Entry, buffer: memoryview) -> None:
+        """Fill a buffer of a member's size with its bytes, its checksum verified."""
+        at, crc = 0, 0
+        for piece in self.chunks(entry):
+            buffer[at : at + len(piece)] = piece
+            at, crc = at + len(piece), zlib.crc32(piece, crc)
+        self._compare(entry, at, crc)
+
+    def verify(self, entry: Entry) -> None:
+        """Compare a member with its checksum, a megabyte at a time."""
+        at, crc = 0, 0
+        for piece in self.chunks(entry):
+            at, crc = at + len(piece), zlib.crc32(piece, crc)
+        self._compare(entry, at, crc)
+
+    def _compare(self, entry: Entry, size: int, crc: int) -> None:
+        if size != entry.size or crc != entry.crc:
+            raise self.refuse(f"{entry.name!r} is damaged: its checksum does not match")
 
     def chunks(self, entry: Entry) -> Iterator[bytes]:
         """Yield the content of a member, never more than its declared size."""
