@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 
+from pydantic import JsonValue
+
 from planish.contract.report import (
     Certificate,
     Epoch,
@@ -191,7 +193,7 @@ def _rounds() -> dict[str, tuple[float, ...]]:
     }
 
 
-def _environment() -> dict[str, object]:
+def _environment() -> dict[str, JsonValue]:
     return {
         "versions": {"planish": "0.1.0", "torch": "2.13.0+cpu", "onnxruntime": "1.32.0"},
         "python": "3.11.9",

@@ -1,7 +1,7 @@
 """Where the figures were measured: versions, processor, instruction sets, threads.
 
-Speed and even accuracy of integer kernels depend on the instruction set, so a figure without it is no
-evidence. Nothing here names a host, a user or a path.
+Speed and even accuracy of integer kernels depend on the instruction set, so a figure without it is
+no evidence. Nothing here names a host, a user or a path.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 Attribute = str | int | float | bool | None
 _VOID = frozenset({"br", "col", "meta"})
@@ -29,7 +30,7 @@ def el(tag: str, *children: str | None, **attributes: Attribute) -> Html:
     return Html(f"<{head}>{join(children)}</{tag}>")
 
 
-def join(children: tuple[str | None, ...] | list[Html]) -> Html:
+def join(children: Sequence[str | None]) -> Html:
     """Return the children one after the other, escaped unless they are `Html`."""
     return Html("".join(_text(child) for child in children if child is not None))
 

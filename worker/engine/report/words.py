@@ -8,16 +8,23 @@ from planish.contract.report import Certificate, Metric, Report
 
 MINUS = "−"
 TIMES = "×"
+NARROW = "\u202f"  # narrow no-break space: a number and its unit stay together
 NOISE = 0.03
 Tone = Literal["good", "mixed", "bad"]
 
 
 def headline(report: Report) -> str:
     """Return the verdict, e.g. ``3.6× smaller, 2.1× faster, −0.35 points (1829/2000 vs …)``."""
+    return " ".join(clauses(report)).replace(NARROW, " ")
+
+
+def clauses(report: Report) -> list[str]:
+    """Return the parts of the verdict: size, latency where it was measured, quality."""
     parts = [change(report.ratios.size, "smaller", "larger", "same size")]
     if report.ratios.latency is not None:
         parts.append(change(report.ratios.latency, "faster", "slower", "same speed"))
-    return ", ".join([*parts, metric_change(report.baseline.metric, report.optimized.metric)])
+    last = metric_change(report.baseline.metric, report.optimized.metric)
+    return [*(f"{part}," for part in parts), last]
 
 
 def tone(report: Report) -> Tone:
@@ -52,7 +59,8 @@ def metric_change(before: Metric, after: Metric) -> str:
         return "quality not measured"
     if after.name == "agreement":
         return f"{percent(after.value)} agreement with the original"
-    return f"{points(after.value - before.value, after.total)} ({fraction(after)} vs {fraction(before)})"
+    difference = points(after.value - before.value, after.total)
+    return f"{difference} ({fraction(after)} vs {fraction(before)})"
 
 
 def fraction(metric: Metric) -> str:
