@@ -1,0 +1,1 @@
+"""The worker: Celery processes that run jobs; the engine below it knows neither."""

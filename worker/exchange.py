@@ -1,0 +1,91 @@
+"""What a job's process and its supervisor say to each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+
+from planish.contract.job import EventType, Result
+from planish.contract.problem import ErrorInfo
+from planish.contract.report import Plan
+from planish.contract.spec import Spec
+from planish.store.records import Kind, Verdict
+
+REQUEST = "request.json"
+DRAFT = "outcome_draft.json"
+SCRATCH = "scratch"
+
+
+class Frozen(BaseModel):
+    """Base: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Request(Frozen):
+    """What the child is to do; lies as ``request.json`` in the attempt's folder.
+
+    Attributes:
+        job_id: which job.
+        kind: whether to optimize or only to plan.
+        spec: what was asked for.
+        model: path of the uploaded model; likewise `data`, `test_data`, `teacher`.
+        artifacts: folder for the artifacts.
+        scratch: folder for everything temporary; removed when the attempt ends.
+        draft: where the result goes.
+        threads: intra-op threads of torch.
+    """
+
+    job_id: str
+    kind: Kind
+    spec: Spec
+    model: Path
+    data: Path | None = None
+    test_data: Path | None = None
+    teacher: Path | None = None
+    artifacts: Path
+    scratch: Path
+    draft: Path
+    threads: int = Field(ge=1)
+
+
+class Draft(Frozen):
+    """What the child proposes as the outcome: exactly one of `result`, `plan` and `error`."""
+
+    result: Result | None = None
+    verdict: Verdict | None = None
+    plan: Plan | None = None
+    error: ErrorInfo | None = None
+
+
+class StageMessage(Frozen):
+    """Stage `step` of `steps` begins."""
+
+    kind: Literal["stage"] = "stage"
+    name: str = Field(max_length=100)
+    step: int = Field(ge=0)
+    steps: int = Field(ge=0)
+
+
+class UpdateMessage(Frozen):
+    """How much of the current stage is done."""
+
+    kind: Literal["update"] = "update"
+    fraction: float = Field(ge=0, le=1)
+    message: str = Field(max_length=500)
+
+
+class EventMessage(Frozen):
+    """Something worth keeping; the job's own life cycle is not the child's to tell."""
+
+    kind: Literal["event"] = "event"
+    type: Literal[
+        EventType.PASS_STARTED, EventType.PASS_FINISHED, EventType.EPOCH, EventType.WARNING
+    ]
+    data: dict[str, JsonValue]
+
+
+Message = StageMessage | UpdateMessage | EventMessage
+MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
