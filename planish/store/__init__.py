@@ -1,0 +1,1 @@
+"""Jobs and bytes: write-once files are the truth, Redis is the ledger that mirrors them."""
