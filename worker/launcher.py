@@ -99,10 +99,13 @@ class Launcher:
 
     Args:
         preload: modules that the zygote imports; they must not start threads.
+        entry: ``module:function`` that a child runs as ``entry(argument, channel)``; it returns the
+            exit code.
     """
 
-    def __init__(self, preload: Sequence[str] = PRELOAD) -> None:
+    def __init__(self, preload: Sequence[str] = PRELOAD, entry: str = ENTRY) -> None:
         self._preload = tuple(preload)
+        self._entry = entry
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
@@ -134,18 +137,17 @@ class Launcher:
         log.info("zygote ready", extra={"zygote": self._process.pid})
         return ours
 
-    def launch(self, argument: str, log_file: int, entry: str = ENTRY) -> Child:
-        """Fork a child that runs `entry(argument, channel)` with its output in `log_file`.
+    def launch(self, argument: str, log_file: int) -> Child:
+        """Fork a child.
 
         Args:
             argument: handed to the entry.
             log_file: descriptor that becomes its stdout and stderr.
-            entry: ``module:function``; it returns the exit code.
 
         Raises:
             ZygoteFailed: no zygote could be had.
         """
-        request = json.dumps({"entry": entry, "argument": argument}).encode()
+        request = json.dumps({"entry": self._entry, "argument": argument}).encode()
         for _ in range(2):
             zygote = self.start()
             child = _fork(zygote, request, log_file)

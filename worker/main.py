@@ -60,7 +60,7 @@ class Worker:
     def run(self) -> None:
         """Work until `stop`."""
         files = JobFiles(self._settings.store.data_dir)
-        recovery = Recovery(self._ledger, files, Blobs(self._settings.store.data_dir), ring)
+        recovery = Recovery(self._ledger, files, ring, Blobs(self._settings.store.data_dir))
         for crew in self._crews:
             crew.start(self._settings)
         guard = threading.Thread(target=recovery.run, args=(self._stop,), name="recovery")

@@ -1,0 +1,157 @@
+"""A real Redis, the store on a temporary folder, and supervisors with a zygote of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from planish.contract.spec import Spec
+from planish.store.blobs import Blobs
+from planish.store.connection import connect
+from planish.store.ids import new_id
+from planish.store.job_files import JobFiles
+from planish.store.jobs import Ledger
+from planish.store.records import Kind, Outcome, SpecRecord
+from planish.store.settings import StoreSettings
+from tests.conftest import missing
+from worker.launcher import Launcher
+from worker.lifeline import Lifeline
+from worker.settings import WorkerSettings
+from worker.supervisor import Supervisor
+
+SIMPLIFY = {"recipe": [{"op": "simplify"}]}
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """A server on a unix socket, for this session alone."""
+    binary = shutil.which("redis-server") or shutil.which("valkey-server")
+    if binary is None:
+        missing("no redis-server: apt-get install redis-server")
+    folder = Path(tempfile.mkdtemp(prefix="planish-redis-"))
+    socket = folder / "redis.sock"
+    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen([str(binary), *options], stdout=subprocess.DEVNULL)
+    url = f"unix://{socket}?db=0"
+    wait_for(lambda: socket.exists() and _answers(url), 10)
+    yield url
+    server.terminate()
+    server.wait()
+    shutil.rmtree(folder)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return bool(connect(url).ping())
+    except redis.RedisError:
+        return False
+
+
+@dataclass
+class House:
+    """One installation: its store, and ways to put jobs into it."""
+
+    settings: StoreSettings
+    ledger: Ledger
+    files: JobFiles
+    blobs: Blobs
+
+    def upload(self, content: bytes) -> str:
+        upload = self.blobs.new_upload()
+        with open(upload.fd, "wb", closefd=False) as file:
+            file.write(content)
+        return self.blobs.keep(upload, hashlib.sha256(content).hexdigest(), len(content))
+
+    def submit(
+        self, spec: dict[str, object] | None = None, kind: Kind = "job", **files: str
+    ) -> str:
+        """Make a job durable and queued, without a doorbell."""
+        files = files or {"model": self.upload(b"a model")}
+        full = Spec.model_validate({**SIMPLIFY, **(spec or {}), "files": files})
+        job_id = new_id(kind)
+        record = SpecRecord(
+            id=job_id, kind=kind, created_at=datetime.now(UTC), spec=full, request_sha256="0" * 64
+        )
+        assert self.files.put_spec(job_id, record)
+        assert self.ledger.submit(record)
+        return job_id
+
+    def outcome(self, job_id: str) -> Outcome:
+        outcome = self.files.outcome(job_id)
+        assert outcome is not None
+        return outcome
+
+
+@pytest.fixture
+def house(redis_server: str, tmp_path: Path) -> House:
+    client = connect(redis_server)
+    client.flushall()
+    settings = StoreSettings(data_dir=tmp_path / "data", redis_url=redis_server)
+    settings.data_dir.mkdir()
+    return House(settings, Ledger(client), JobFiles(settings.data_dir), Blobs(settings.data_dir))
+
+
+@pytest.fixture(scope="session")
+def zygotes() -> Iterator[dict[str, Launcher]]:
+    """Light zygotes by their entry; they hold nothing of torch."""
+    launchers: dict[str, Launcher] = {}
+    yield launchers
+    for launcher in launchers.values():
+        launcher.close()
+
+
+@dataclass
+class Bench:
+    """Makes supervisors whose children run an entry of `tests.worker.entries`."""
+
+    house: House
+    zygotes: dict[str, Launcher]
+
+    def supervisor(self, entry: str, **settings: float) -> Supervisor:
+        launcher = self.zygotes.setdefault(
+            entry, Launcher(("tests.worker.entries",), f"tests.worker.entries:{entry}")
+        )
+        return Supervisor(
+            ledger=self.house.ledger,
+            files=self.house.files,
+            blobs=self.house.blobs,
+            launcher=launcher,
+            settings=WorkerSettings(self.house.settings, **{"retry_seconds": 0.0, **settings}),
+            worker="test",
+            lifeline=Lifeline(),
+        )
+
+
+@pytest.fixture
+def bench(house: House, zygotes: dict[str, Launcher]) -> Bench:
+    return Bench(house, zygotes)
+
+
+def wait_for(condition, seconds: float, every: float = 0.02) -> float:
+    """Wait until a condition holds; return how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"not within {seconds} s"
+        time.sleep(every)
+    return time.monotonic() - began
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Return the living processes that carry a mark in their command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if mark in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
