@@ -54,7 +54,7 @@ def usage() -> Html:
 def environment(report: Report) -> Html:
     """Show where the figures were measured."""
     rows = {
-        key.replace("_", " "): blocks.plain_value(value)
+        blocks.spaced(key): blocks.plain_value(value)
         for key, value in report.environment.items()
         if value not in ([], {}, None)
     }

@@ -31,10 +31,15 @@ def pairs(rows: Mapping[str, str]) -> Html:
     return el("dl", join([join([el("dt", key), el("dd", value)]) for key, value in rows.items()]))
 
 
+def spaced(key: str) -> str:
+    """Return a key of JSON as words."""
+    return key.replace("_", " ")
+
+
 def plain_value(value: JsonValue) -> str:
     """Return a JSON value as a person writes it."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {plain_value(child)}" for key, child in value.items())
+        return ", ".join(f"{spaced(key)} {plain_value(child)}" for key, child in value.items())
     if isinstance(value, list):
         return ", ".join(plain_value(child) for child in value)
     if isinstance(value, float):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from planish.contract.report import Layer, LayerSkipped, PassReport, Report
 from worker.engine.report import blocks, plots, words
 from worker.engine.report.markup import Html, el, join
@@ -46,9 +48,11 @@ def _pass(done: PassReport) -> Html:
     head = el(
         "div", el("h3", done.op), el("span", f"{what} · {done.seconds:.1f} s"), class_="passhead"
     )
+    tables = {key: value for key, value in done.facts.items() if isinstance(value, dict)}
     facts = [
-        el("li", f"{key.replace('_', ' ')} ", el("b", blocks.plain_value(value)))
+        el("li", f"{blocks.spaced(key)} ", el("b", blocks.plain_value(value)))
         for key, value in done.facts.items()
+        if key not in tables
     ]
     changed = [el("li", el("code", layer.name), f" {layer.what}") for layer in done.layers]
     return el(
@@ -56,9 +60,17 @@ def _pass(done: PassReport) -> Html:
         head,
         el("ul", join(facts), class_="facts") if facts else None,
         blocks.more(f"{len(changed)} layers in detail", changed) if changed else None,
+        join([_fact_table(key, table) for key, table in tables.items()]),
         _skipped(done.layers_skipped),
         class_=None if done.changed else "unchanged",
     )
+
+
+def _fact_table(key: str, table: dict[str, JsonValue]) -> Html:
+    items = [
+        el("li", el("code", name), f" {blocks.plain_value(value)}") for name, value in table.items()
+    ]
+    return blocks.more(f"{blocks.spaced(key)} of {len(items)}", items)
 
 
 def _skipped(skipped: tuple[LayerSkipped, ...]) -> Html | None:

@@ -1,0 +1,113 @@
+"""From what was found to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planish.contract.report import (
+    Epoch,
+    Fidelity,
+    Latency,
+    Layer,
+    Measures,
+    Metric,
+    PassReport,
+    Ratios,
+    Reload,
+    Report,
+)
+from planish.contract.spec import Target
+from worker.engine.measure.size import ParameterCount
+from worker.engine.report.certificate import certify
+from worker.engine.report.environment import describe_environment
+from worker.engine.report.quality import Quality
+from worker.engine.report.remarks import remarks
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison, as measured.
+
+    Attributes:
+        size_bytes: of the artifact.
+        parameters: learnt numbers.
+        macs: for one sample.
+        latency: of single calls, in milliseconds.
+        rounds: median of each round, in milliseconds.
+        peak_memory_bytes: of the process that ran the model; None where the system does not tell.
+    """
+
+    size_bytes: int
+    parameters: ParameterCount
+    macs: int
+    latency: Latency
+    rounds: tuple[float, ...]
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a report is made from.
+
+    Attributes:
+        has_data: whether samples came with the job; else quality is about synthetic noise.
+        latency_ratio: paired, baseline / optimized.
+        kept_float: layers that the runtime computes in floats in a quantized model.
+    """
+
+    job_id: str | None
+    target: Target
+    seed: int
+    baseline: Side
+    optimized: Side
+    latency_ratio: float
+    quality: Quality
+    has_data: bool
+    fidelity: Fidelity
+    passes: tuple[PassReport, ...]
+    training: tuple[Epoch, ...]
+    layers: tuple[Layer, ...]
+    reload: Reload
+    kept_float: Sequence[str]
+
+
+def build_report(found: Findings) -> Report:
+    """Return the report of a finished job, with every warning that its figures call for."""
+    before, after = found.baseline, found.optimized
+    report = Report(
+        job_id=found.job_id,
+        baseline=_measures(before, found.quality.baseline, found.target),
+        optimized=_measures(after, found.quality.optimized, found.target),
+        ratios=Ratios(
+            size=before.size_bytes / after.size_bytes,
+            latency=found.latency_ratio,
+            macs=before.macs / after.macs if after.macs else None,
+            params=before.parameters.total / max(after.parameters.total, 1),
+        ),
+        fidelity=found.fidelity,
+        passes=found.passes,
+        certificate=certify(found.quality.counts),
+        reload=found.reload,
+        environment=describe_environment(found.target, found.seed),
+        training=found.training,
+        layers=found.layers,
+        latency_rounds={"baseline": before.rounds, "optimized": after.rounds},
+    )
+    warnings = remarks(report, found.quality.counts, found.has_data, found.kept_float)
+    return report.model_copy(update={"warnings": warnings})
+
+
+def _measures(side: Side, metric: Metric, target: Target) -> Measures:
+    return Measures(
+        metric=metric,
+        size_bytes=side.size_bytes,
+        params=side.parameters.total,
+        nonzero_params=side.parameters.nonzero,
+        macs=side.macs,
+        latency_ms=side.latency,
+        peak_memory_bytes=side.peak_memory_bytes,
+        runtime=target.runtime,
+        threads=target.threads,
+        batch_size=target.batch_size,
+    )
