@@ -1,0 +1,1 @@
+"""Artifacts: what the engine writes for others to run."""

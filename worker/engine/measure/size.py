@@ -1,0 +1,49 @@
+"""How much there is of a model: bytes on disk, parameters, and how many of them are not zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from worker.engine.model import Model
+
+_QUANTIZATION_SUFFIXES = ("_scale", "_zero_point")
+_BATCHNORM_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers that a model has learnt, and those among them that are not zero."""
+
+    total: int
+    nonzero: int
+
+
+def file_bytes(path: Path) -> int:
+    """Return the size of a file in bytes."""
+    return path.stat().st_size
+
+
+def count_parameters(model: Model) -> ParameterCount:
+    """Count weights and biases, float or int8: shared ones once, scales and statistics never."""
+    tensors = _learnt(model)
+    return ParameterCount(
+        total=sum(tensor.numel() for tensor in tensors),
+        nonzero=sum(int(tensor.count_nonzero()) for tensor in tensors),
+    )
+
+
+def weight_bytes(model: Model) -> int:
+    """Return the bytes of all weights and buffers in memory, shared ones once."""
+    tensors = {id(tensor): tensor for tensor in model.module.state_dict(keep_vars=True).values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _learnt(model: Model) -> list[Tensor]:
+    if model.quantization is None or model.quantization.params.mode == "dynamic":
+        return list(model.module.parameters())
+    state = model.module.state_dict(keep_vars=True)
+    skipped = (*_QUANTIZATION_SUFFIXES, *_BATCHNORM_BUFFERS)
+    return [tensor for name, tensor in state.items() if not name.endswith(skipped)]
