@@ -53,5 +53,5 @@ def _unpack(path: Path, name: str, member: Entry) -> NDArray[np.uint8]:
             "compressed; save it with numpy.savez"
         )
     content = np.empty(member.size, np.uint8)
-    _archive(path).read_into(member, memoryview(content))
+    _archive(path).read_into(member, content.data)
     return content
