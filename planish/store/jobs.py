@@ -130,6 +130,13 @@ class Ledger(FleetRegistry):
         values = cast("list[bytes | None]", pipeline.execute())
         return [None if value is None else JobStatus(value.decode()) for value in values]
 
+    def counts(self) -> dict[JobStatus, int]:
+        """Return how many jobs are in each state; plans do not count."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for status in JobStatus:
+            pipeline.zcard(f"{PREFIX}index:status:{status.value}")
+        return dict(zip(JobStatus, cast("list[int]", pipeline.execute()), strict=True))
+
     def exists(self, job_id: str) -> bool:
         """Say whether the ledger knows the job."""
         return bool(self._redis.exists(job_key(job_id)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from typing import cast
 
 import hiredis
 
@@ -49,15 +50,14 @@ class Pipe:
         """Say whether Redis answers."""
         try:
             return await self.read(b"PING") == b"PONG"
-        except (ConnectionError, hiredis.ReplyError):
+        except ConnectionError:
             return False
 
     async def read(self, *command: bytes) -> Reply:
         """Send a command that does not block and return its reply.
 
         Raises:
-            ConnectionError: Redis is away, or did not answer in time.
-            hiredis.ReplyError: Redis refused the command.
+            ConnectionError: Redis is away, did not answer in time, or refused (while it loads).
         """
         wire = self._wire
         if wire is None or not wire.alive:
@@ -78,7 +78,7 @@ class Pipe:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     wire = await self._open()
                     await self._greet(wire)
-            except (OSError, hiredis.HiredisError) as error:
+            except OSError as error:
                 raise ConnectionError(f"Redis cannot be reached: {error}") from error
             self._wire = wire
             return wire
@@ -133,8 +133,8 @@ class _Wire(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - streams only
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's
+        self._transport = cast("asyncio.Transport", transport)
         self.alive = True
 
     def data_received(self, data: bytes) -> None:
@@ -145,7 +145,7 @@ class _Wire(asyncio.Protocol):
             if future.done():  # whoever asked was cancelled
                 continue
             if isinstance(reply, hiredis.ReplyError):
-                future.set_exception(reply)
+                future.set_exception(ConnectionError(f"Redis refuses: {reply}"))
             else:
                 future.set_result(reply)
 

@@ -1,0 +1,78 @@
+"""Puts the front desk together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from service.auth import AuthMiddleware, KeyCheck
+from service.desk import Desk
+from service.docs_page import router as docs_router
+from service.errors import add_error_handlers
+from service.job_fast import JobFastPath
+from service.metrics import MetricsMiddleware
+from service.openapi import make_openapi
+from service.request_id import RequestIdMiddleware
+from service.routes import artifacts, catalog, events, files, health, jobs, plans
+from service.settings import ServiceSettings
+
+
+def create_app(settings: ServiceSettings) -> ASGIApp:
+    """Return the ASGI application; it opens its connections in the lifespan.
+
+    Order, from the outside: status polls, request id and headers, metrics, key check, routes.
+    """
+    desk = Desk(settings)
+    check = KeyCheck(settings.api_key)
+    app = make_api(desk)
+    inner = MetricsMiddleware(AuthMiddleware(app, check), desk.metrics)
+    return JobFastPath(RequestIdMiddleware(inner), desk.pipe.document, check, desk.metrics)
+
+
+def make_api(desk: Desk) -> FastAPI:
+    """Return the FastAPI app with all routes."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await desk.open()
+        try:
+            yield
+        finally:
+            await desk.close()
+
+    app = FastAPI(
+        title="Planish",
+        version=_version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.desk = desk
+    app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign]
+    for module in (jobs, events, artifacts, plans, files, catalog, health):
+        app.router.routes.extend(module.router.routes)
+    app.router.routes.extend(docs_router.routes)
+    _serve_openapi(app)
+    add_error_handlers(app)
+    return app
+
+
+def _serve_openapi(app: FastAPI) -> None:
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return JSONResponse(app.openapi())
+
+
+def _version() -> str:
+    """Return the installed version; a checkout that is not installed has none."""
+    try:
+        return version("planish")
+    except PackageNotFoundError:
+        return "0+source"

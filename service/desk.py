@@ -1,0 +1,103 @@
+"""What the routes work with: the store, the queue and the upload threads of one API process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import redis
+from starlette.requests import Request
+
+from planish.contract.errors import Unavailable
+from planish.contract.job import JobStatus
+from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE
+from planish.store.blobs import Blobs
+from planish.store.connection import connect, connect_async
+from planish.store.follow import EventHub
+from planish.store.job_files import JobFiles
+from planish.store.jobs import Ledger
+from planish.store.pipe import Pipe
+from planish.store.recovery import Recovery
+from service.metrics import Metrics
+from service.queue import Doorbell
+from service.settings import ServiceSettings
+
+THREADS = 32
+
+
+class Desk:
+    """One for each app. `open` and `close` belong to the app's event loop."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        store = settings.store
+        self.settings = settings
+        self.blobs = Blobs(store.data_dir)
+        self.files = JobFiles(store.data_dir)
+        self.ledger = Ledger(connect(store.redis_url))
+        self.pipe = Pipe(store.redis_url)
+        self.doorbell = Doorbell(store.redis_url)
+        self.metrics = Metrics()
+        self.upload_pool = ThreadPoolExecutor(settings.max_uploads, "upload")
+        self.background: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(THREADS, "desk")
+        self._slots = asyncio.Semaphore(settings.max_uploads)
+        self._recovery = Recovery(self.ledger, self.files, self.doorbell.ring, self.blobs)
+
+    async def open(self) -> None:
+        """Start what runs beside the requests."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(self._threads)
+        self.hub = EventHub(connect_async(self.settings.store.redis_url, blocking=True))
+        self.metrics.watch(self._gauges)
+        self._recovery.start()
+        loop.run_in_executor(None, self.doorbell.warm)
+
+    async def close(self) -> None:
+        """Stop it; plans that nobody waits for any more are left to recovery."""
+        for task in self.background:
+            task.cancel()
+        await asyncio.gather(*self.background, return_exceptions=True)
+        await self.hub.close()
+        self.pipe.close()
+        await asyncio.to_thread(self._recovery.stop)
+        self.doorbell.close()
+        self.upload_pool.shutdown(wait=False, cancel_futures=True)
+
+    @asynccontextmanager
+    async def upload_slot(self) -> AsyncIterator[None]:
+        """Hold one of the places for bodies that are being received.
+
+        Raises:
+            Unavailable: all are taken.
+        """
+        if self._slots.locked():
+            raise Unavailable(
+                f"{self.settings.max_uploads} uploads are under way, which is all that are taken "
+                "at a time; try again"
+            )
+        async with self._slots:
+            yield
+
+    def _gauges(self) -> dict[str, dict[str, float]]:
+        """Return current values for /metrics; without Redis there are none."""
+        try:
+            counts = self.ledger.counts()
+            workers = self.ledger.fleet().workers
+        except redis.RedisError:
+            return {}
+        return {
+            "jobs": {status.value: counts.get(status, 0) for status in JobStatus},
+            "workers": {queue: sum(queue in w.queues for w in workers) for queue in _QUEUES},
+            "queue_length": {q: n for q in _QUEUES if (n := self.doorbell.length(q)) is not None},
+        }
+
+
+_QUEUES = (JOB_QUEUE, PLAN_QUEUE)
+
+
+def desk_of(request: Request) -> Desk:
+    """Return the desk of the app that serves this request."""
+    desk: Desk = request.app.state.desk
+    return desk

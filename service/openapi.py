@@ -1,0 +1,134 @@
+"""The OpenAPI document: FastAPI's, made true about bodies, problems, headers and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from planish.contract.problem import PROBLEM_MEDIA_TYPE, Problem
+from planish.contract.spec import Spec
+from service.auth import OPEN_PATHS
+from service.multipart import FILE_PARTS
+
+Json = dict[str, Any]
+
+DESCRIPTION = """\
+Give Planish a trained PyTorch model, some data and a recipe; it gives back a smaller, faster one,
+with evidence.
+
+Errors are `application/problem+json` (RFC 9457) with a stable `code`, `errors[]` for each bad
+field and a `request_id`. Every response carries `X-Request-Id`. Times are RFC 3339 in UTC, sizes
+are bytes, durations seconds, latencies milliseconds.
+"""
+
+_REF = "#/components/schemas/"
+_EVERYWHERE = {
+    401: "No valid API key.",
+    408: "The request came too slowly.",
+    431: "The request head is too large.",
+    500: "A fault of Planish.",
+    503: "A part of the service is down or busy; see `Retry-After`.",
+}
+_TEXTS = {
+    400: "Malformed request or parameter.",
+    404: "There is no such thing.",
+    409: "The state does not allow this.",
+    413: "The body is too large.",
+    415: "This content type is not taken.",
+    416: "The range lies outside the file.",
+    422: "Well-formed, but it cannot be used; `code` and `errors` say why.",
+    507: "No storage space is left.",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, Json]:
+    """Return the documentation of problem responses, for a route's ``responses``."""
+    return {status: _problem(_TEXTS[status]) for status in statuses}
+
+
+def body(media_types: Json) -> Json:
+    """Return a route's ``openapi_extra`` for a request body that FastAPI does not read."""
+    return {"requestBody": {"required": True, "content": media_types}}
+
+
+def content(description: str, *media_types: str, schema: Json | None = None) -> Json:
+    """Return the documentation of a response that is not a model."""
+    shape = schema or {"type": "string", "format": "binary"}
+    return {
+        "description": description,
+        "content": {kind: {"schema": shape} for kind in media_types},
+    }
+
+
+def submission_body() -> Json:
+    """Return the body of ``POST /jobs`` and ``POST /plans``."""
+    parts: Json = {"spec": {"$ref": f"{_REF}Spec"}}
+    parts |= {name: {"type": "string", "format": "binary"} for name in FILE_PARTS}
+    multipart = {
+        "schema": {"type": "object", "required": ["spec", "model"], "properties": parts},
+        "encoding": {"spec": {"contentType": "application/json"}},
+    }
+    return body(
+        {
+            "multipart/form-data": multipart,
+            "application/json": {"schema": {"$ref": f"{_REF}Spec"}},
+        }
+    )
+
+
+def make_openapi(app: FastAPI) -> Json:
+    """Return the document; made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
+        )
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        schemas |= _models()
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, operation in _operations(document):
+            _correct(path, operation)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _models() -> Json:
+    """Return schemas that no response model brings in: what is sent to us, and problems."""
+    wanted = [(Spec, "validation"), (Problem, "serialization")]
+    _, top = models_json_schema(wanted, ref_template=_REF + "{model}")  # type: ignore[arg-type]
+    definitions: Json = top["$defs"]
+    return definitions
+
+
+def _operations(document: Json) -> Iterator[tuple[str, Json]]:
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            yield path, operation
+
+
+def _correct(path: str, operation: Json) -> None:
+    responses = operation["responses"]
+    validation = responses.get("422", {}).get("content", {}).get("application/json", {})
+    if validation.get("schema", {}).get("$ref", "").endswith("HTTPValidationError"):
+        del responses["422"]
+        responses.setdefault("400", _problem(_TEXTS[400]))
+    for status, text in _EVERYWHERE.items():
+        if not (status == 401 and path in OPEN_PATHS):
+            responses.setdefault(str(status), _problem(text))
+    for response in responses.values():
+        response.setdefault("headers", {})["X-Request-Id"] = {"schema": {"type": "string"}}
+    operation["responses"] = dict(sorted(responses.items()))
+    if path not in OPEN_PATHS:
+        operation["security"] = [{"key": []}]
+
+
+def _problem(description: str) -> Json:
+    return {
+        "description": description,
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}},
+    }

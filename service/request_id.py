@@ -1,0 +1,60 @@
+"""Outermost middleware: a request id and the security headers on every response.
+
+Pure ASGI: Starlette's `BaseHTTPMiddleware` costs more than the whole of a status poll.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from planish.contract.wire import HEADER_REQUEST_ID
+
+Headers = list[tuple[bytes, bytes]]
+
+_NAME = HEADER_REQUEST_ID.lower().encode()
+_ACCEPTED = re.compile(rb"^[A-Za-z0-9._:-]{1,64}$")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_REFERRER = (b"referrer-policy", b"no-referrer")
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+def request_id_of(scope: Scope) -> bytes:
+    """Return the id of a request: the client's, if it sent a decent one, else a new one."""
+    for name, value in scope["headers"]:
+        if name == _NAME and _ACCEPTED.match(value):
+            return bytes(value)
+    return secrets.token_hex(8).encode()
+
+
+def response_headers(request_id: bytes) -> Headers:
+    """Return the headers that every response carries."""
+    return [(_NAME, request_id), _NOSNIFF, _REFERRER]
+
+
+class RequestIdMiddleware:
+    """Sets ``scope["state"]["request_id"]`` and the response headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = request_id_of(scope)
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers: Headers = list(message.get("headers", ()))
+                headers += response_headers(request_id)
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append(_NO_STORE)
+                message["headers"] = headers
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)

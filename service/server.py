@@ -1,0 +1,54 @@
+"""Runs the API: one uvicorn process with httptools, uvloop and our protocol class."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import uvicorn
+
+from service.app import create_app
+from service.protocol import guarded_protocol
+from service.settings import ServiceSettings
+
+SHUTDOWN_SECONDS = 10
+BACKLOG = 2048
+
+
+class Server(uvicorn.Server):
+    """Prints one line when it is ready; everything else is the log's."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say where."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(f"planish api ready on http://{shown}:{port}", flush=True)  # noqa: T201 - for people
+
+
+def make_server(settings: ServiceSettings) -> Server:
+    """Return a server that is ready to run."""
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=guarded_protocol(settings.limits),
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        backlog=BACKLOG,
+    )
+    return Server(config)
+
+
+def run_api(settings: ServiceSettings) -> None:
+    """Serve until SIGINT or SIGTERM; open streams get a few seconds to end."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
+    )
+    make_server(settings).run()

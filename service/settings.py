@@ -1,0 +1,99 @@
+"""What an operator may set for the API, from ``PLANISH_*`` variables and two options."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass, field
+
+from planish.store.settings import StoreSettings
+from service.protocol import Limits
+
+ENV_API_KEY = "PLANISH_API_KEY"
+ENV_HOST = "PLANISH_HOST"
+ENV_PORT = "PLANISH_PORT"
+ENV_MAX_UPLOAD_BYTES = "PLANISH_MAX_UPLOAD_BYTES"
+ENV_MAX_UPLOADS = "PLANISH_MAX_UPLOADS"
+ENV_MAX_CONNECTIONS = "PLANISH_MAX_CONNECTIONS_PER_ADDRESS"
+
+MIN_KEY_LENGTH = 16
+
+
+class InvalidSettingsError(ValueError):
+    """A setting that the API refuses to start with."""
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """Settings of one API process.
+
+    Attributes:
+        store: data folder and Redis.
+        host: address to listen on.
+        port: TCP port; 0 takes a free one.
+        api_key: bearer key that every request needs; None only on loopback addresses.
+        max_upload_bytes: size of one request body.
+        max_uploads: bodies received at the same time; more are answered 503.
+        limits: of each connection.
+    """
+
+    store: StoreSettings
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = field(default=None, repr=False)
+    max_upload_bytes: int = 64 << 30
+    max_uploads: int = 32
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.api_key is None and not is_loopback(self.host):
+            raise InvalidSettingsError(
+                f"{self.host} can be reached from other machines, so a key is needed: "
+                f"set {ENV_API_KEY} (e.g. to the output of `openssl rand -hex 32`), "
+                "or listen on 127.0.0.1"
+            )
+        if self.api_key is not None and not _is_good_key(self.api_key):
+            raise InvalidSettingsError(
+                f"{ENV_API_KEY} needs at least {MIN_KEY_LENGTH} printable ASCII characters "
+                "without spaces"
+            )
+
+    @staticmethod
+    def from_env(host: str | None = None, port: int | None = None) -> ServiceSettings:
+        """Return the settings of the environment; the arguments win over it.
+
+        Raises:
+            InvalidSettingsError: with a sentence that says what to do.
+        """
+        return ServiceSettings(
+            store=StoreSettings.from_env(),
+            host=host or os.environ.get(ENV_HOST) or "127.0.0.1",
+            port=port if port is not None else _number(ENV_PORT, 8000, least=0),
+            api_key=os.environ.get(ENV_API_KEY) or None,
+            max_upload_bytes=_number(ENV_MAX_UPLOAD_BYTES, 64 << 30),
+            max_uploads=_number(ENV_MAX_UPLOADS, 32),
+            limits=Limits(per_address=_number(ENV_MAX_CONNECTIONS, Limits.per_address)),
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_good_key(key: str) -> bool:
+    return len(key) >= MIN_KEY_LENGTH and key.isascii() and key.isprintable() and " " not in key
+
+
+def _number(name: str, default: int, least: int = 1) -> int:
+    text = os.environ.get(name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
+        raise InvalidSettingsError(f"{name}={text!r}: needs a whole number of at least {least}")
+    return int(text)

@@ -1,0 +1,189 @@
+"""From a request body to an accepted job: receive, gate, keep the files, then the job.
+
+The order makes a 202 a promise: files durable → SPEC.json durable → ledger → doorbell. When Redis
+is away after SPEC.json, the job is accepted all the same; recovery puts it into the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import redis
+from starlette.requests import Request
+
+from planish.contract.checks import check_resources
+from planish.contract.errors import (
+    InvalidParameter,
+    InvalidSpec,
+    MissingPart,
+    UnsupportedMedia,
+)
+from planish.contract.problem import FieldError
+from planish.contract.spec import Files, Spec
+from planish.contract.validation import MAX_SPEC_BYTES, parse_spec
+from planish.contract.wire import (
+    HEADER_IDEMPOTENCY_KEY,
+    MAX_IDEMPOTENCY_KEY,
+    PREFIX_PLAN,
+)
+from planish.gate.check import check_upload
+from planish.store.blobs import Blobs
+from planish.store.ids import new_id
+from planish.store.records import SpecRecord, queue_of
+from service.desk import Desk
+from service.digest import check_digests, stated_digests
+from service.multipart import FILE_PARTS, Form, boundary_of, missing_part, receive_form
+from service.upload import check_length, small_body
+
+log = logging.getLogger("planish.service")
+
+MULTIPART = "multipart/form-data"
+JSON = "application/json"
+
+
+async def receive_spec(desk: Desk, request: Request) -> Spec:
+    """Return a spec whose files are kept and look right.
+
+    Raises:
+        PlanishError: what is wrong with the request; nothing of it is kept then.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind == MULTIPART:
+        spec = await _from_form(desk, request)
+    elif kind == JSON:
+        spec = await _from_json(desk, request)
+    else:
+        raise UnsupportedMedia(
+            f"Content-Type {kind[:100]!r} is not taken; send {MULTIPART} or {JSON}"
+        )
+    return spec
+
+
+async def _from_form(desk: Desk, request: Request) -> Spec:
+    limit = desk.settings.max_upload_bytes
+    check_length(request.headers.get("content-length"), limit)
+    boundary = boundary_of(request.headers["content-type"])
+    stated = stated_digests(request.headers)
+    async with desk.upload_slot():
+        form = await receive_form(
+            request.receive, boundary, stated, desk.blobs, desk.upload_pool, limit
+        )
+        desk.metrics.upload_bytes.inc(sum(file.size for file in form.files.values()))
+        try:
+            return await asyncio.to_thread(_keep_form, desk, form)
+        finally:
+            form.abandon(desk.blobs)
+
+
+def _keep_form(desk: Desk, form: Form) -> Spec:
+    spec = form.spec
+    if spec.files is not None:
+        detail = (
+            "with multipart/form-data the file parts are the files; leave files out of the spec"
+        )
+        raise InvalidSpec(detail, (FieldError(pointer="/files", detail=detail),))
+    if "model" not in form.files:
+        raise missing_part("model", "the part 'model' is missing; it carries the model file")
+    _look(desk, spec, {name: file.upload.path for name, file in form.files.items()})
+    ids = {
+        name: desk.blobs.keep(file.upload, file.sha256, file.size, file.name)
+        for name, file in form.files.items()
+    }
+    return spec.model_copy(update={"files": Files.model_validate(ids)})
+
+
+async def _from_json(desk: Desk, request: Request) -> Spec:
+    check_length(request.headers.get("content-length"), MAX_SPEC_BYTES)
+    raw = await small_body(request.receive, MAX_SPEC_BYTES)
+    stated = stated_digests(request.headers)
+    if stated:
+        check_digests(stated, hashlib.sha256(raw).hexdigest(), "the body")
+    spec = parse_spec(raw)
+    await asyncio.to_thread(_look, desk, spec, _paths(desk.blobs, spec))
+    return spec
+
+
+def _paths(blobs: Blobs, spec: Spec) -> dict[str, Path]:
+    """Return where the named files lie; raises MissingPart or InvalidSpec."""
+    if spec.files is None:
+        detail = 'a JSON body needs files: {"model": "sha256:…"}; POST /files gives the ids'
+        raise MissingPart(detail, (FieldError(pointer="/files/model", detail=detail),))
+    named = {n: i for n in FILE_PARTS if (i := getattr(spec.files, n)) is not None}
+    unknown = [name for name, file_id in named.items() if blobs.size(file_id) is None]
+    if unknown:
+        errors = tuple(
+            FieldError(
+                pointer=f"/files/{n}", detail=f"there is no file {named[n]}; POST /files first"
+            )
+            for n in unknown
+        )
+        raise InvalidSpec("; ".join(e.detail for e in errors), errors)
+    return {name: blobs.path(file_id) for name, file_id in named.items()}
+
+
+def _look(desk: Desk, spec: Spec, paths: Mapping[str, Path]) -> None:
+    """Refuse what can be refused without running anything."""
+    if spec.resources.gpus:
+        check_resources(spec, desk.ledger.fleet().gpus_max)
+    check_upload(spec, paths)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key of a request.
+
+    Raises:
+        InvalidParameter: empty, too long, or with characters outside printable ASCII.
+    """
+    key = request.headers.get(HEADER_IDEMPOTENCY_KEY)
+    if key is None:
+        return None
+    if not (0 < len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+        raise InvalidParameter(
+            f"{HEADER_IDEMPOTENCY_KEY}: needs 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters"
+        )
+    return key
+
+
+def accept(desk: Desk, spec: Spec, kind: str = "job", key: str | None = None) -> str:
+    """Make a job (or plan) of a checked spec; return its id. Runs in a thread: two fsyncs.
+
+    Raises:
+        IdempotencyKeyReused: the key belongs to a job with another spec or other files.
+        OSError: the disk is full; there is no job then.
+    """
+    digest = _request_sha256(spec)
+    job_id = new_id(kind)
+    if key is not None:
+        job_id = desk.files.claim_key(key, digest, job_id)
+    record = SpecRecord.model_validate(
+        {
+            "id": job_id,
+            "kind": kind,
+            "created_at": datetime.now(UTC),
+            "spec": spec,
+            "request_sha256": digest,
+            "idempotency_key": key,
+        }
+    )
+    if not desk.files.put_spec(job_id, record):
+        record = desk.files.spec(job_id) or record
+    try:
+        if desk.ledger.submit(record):
+            desk.doorbell.ring(job_id, queue_of(job_id))
+    except redis.RedisError as error:
+        if job_id.startswith(PREFIX_PLAN):
+            raise
+        log.warning("%s is accepted, but not yet in the ledger: %s", job_id, error)
+    return job_id
+
+
+def _request_sha256(spec: Spec) -> str:
+    """Return the digest of everything that was asked for; the files are in it by their sha256."""
+    text = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

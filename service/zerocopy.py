@@ -1,0 +1,99 @@
+"""Files to sockets without copies: ASGI's ``http.response.zerocopysend`` over sendfile(2).
+
+The message carries ``file`` (an object with `fileno`), ``offset`` and ``count``. Pages that are not
+in the page cache are read by a thread first, so a cold disk never stops the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import Message
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+EXTENSION = "http.response.zerocopysend"
+WINDOW = 1 << 20
+STALL_SECONDS = 60.0
+
+
+async def send_file(cycle: RequestResponseCycle, message: Message) -> None:
+    """Send ``count`` bytes of a file as (a part of) the response body.
+
+    A client that is gone or reads nothing for a minute ends the connection; that is no error here,
+    as with every other ASGI send.
+    """
+    file = message["file"].fileno()
+    offset = int(message["offset"])
+    end = offset + int(message["count"])
+    if cycle.disconnected or cycle.transport.is_closing():
+        return
+    socket = os.dup(cycle.transport.get_extra_info("socket").fileno())
+    try:
+        await _flushed(cycle)
+        while offset < end:
+            offset += await _send_window(socket, file, offset, min(WINDOW, end - offset))
+        cycle.expected_content_length -= int(message["count"])
+    except (ConnectionError, TimeoutError):
+        cycle.transport.abort()
+        cycle.disconnected = True
+    finally:
+        os.close(socket)
+
+
+async def _flushed(cycle: RequestResponseCycle) -> None:
+    """Wait until the transport has sent the head: sendfile writes behind its back."""
+    # a transport has no event for an empty buffer
+    while cycle.transport.get_write_buffer_size() and not cycle.transport.is_closing():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    if cycle.transport.is_closing():
+        raise ConnectionResetError
+
+
+async def _send_window(socket: int, file: int, offset: int, count: int) -> int:
+    if not _cached(file, offset, count):
+        await asyncio.get_running_loop().run_in_executor(None, _load, file, offset, count)
+    try:
+        sent = os.sendfile(socket, file, offset, count)
+    except BlockingIOError:
+        await _writable(socket)
+        return 0
+    if sent == 0:
+        raise ConnectionAbortedError("the file became shorter while it was sent")
+    return sent
+
+
+def _cached(file: int, offset: int, count: int) -> bool:
+    """Tell whether both ends of a window are in the page cache."""
+    try:
+        for position in (offset, offset + count - 1):
+            os.preadv(file, [bytearray(1)], position, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    return True
+
+
+def _load(file: int, offset: int, count: int) -> None:
+    """Bring a window into the page cache; the kernel reads further ahead by itself."""
+    os.pread(file, count, offset)
+
+
+async def _writable(socket: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(socket, _set, ready)
+    try:
+        await asyncio.wait_for(ready, STALL_SECONDS)
+    finally:
+        loop.remove_writer(socket)
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
