@@ -8,6 +8,7 @@ from planish.contract.report import Metric, PassReport, Ratios, Report
 from tests.engine.report.sample import sample_report
 from worker.engine.report import words
 from worker.engine.report.certificate import Paired
+from worker.engine.report.quality import Samples
 from worker.engine.report.remarks import remarks
 
 GOOD = Paired(38, 31, 2000)
@@ -16,10 +17,10 @@ GOOD = Paired(38, 31, 2000)
 def said(
     report: Report,
     counts: Paired | None = GOOD,
-    has_data: bool = True,
+    samples: Samples = "labelled",
     kept_float: tuple[str, ...] = (),
 ) -> str:
-    return "\n".join(remarks(report, counts, has_data, kept_float))
+    return "\n".join(remarks(report, counts, samples, kept_float))
 
 
 def with_ratios(**ratios: float) -> Report:
@@ -65,8 +66,9 @@ def test_accuracy_loss_beyond_chance_is_said_even_when_small() -> None:
 
 def test_missing_data_labels_and_samples_are_said() -> None:
     report = sample_report()
-    assert "No data came" in said(report, None, has_data=False)
-    assert "no labels" in said(report, None)
+    assert "No data came" in said(report, None, "no_data")
+    assert "no labels" in said(report, None, "unlabelled")
+    assert "too small to seal" in said(report, None, "too_few")
     few = report.model_copy(
         update={
             "optimized": report.optimized.model_copy(
@@ -95,7 +97,7 @@ def test_idle_passes_their_warnings_and_float_layers_are_said() -> None:
 def test_more_threads_than_processors_are_said() -> None:
     report = sample_report()
     report = report.model_copy(update={"environment": {**report.environment, "cpus_available": 1}})
-    assert "1 processors" in said(report)
+    assert "overloaded machine" in said(report)
 
 
 def test_tone_follows_the_warnings() -> None:

@@ -21,7 +21,7 @@ from planish.contract.spec import Target
 from worker.engine.measure.size import ParameterCount
 from worker.engine.report.certificate import certify
 from worker.engine.report.environment import describe_environment
-from worker.engine.report.quality import Quality
+from worker.engine.report.quality import Quality, Samples
 from worker.engine.report.remarks import remarks
 
 
@@ -51,7 +51,7 @@ class Findings:
     """Everything that a report is made from.
 
     Attributes:
-        has_data: whether samples came with the job; else quality is about synthetic noise.
+        samples: what quality and fidelity were measured on.
         latency_ratio: paired, baseline / optimized.
         kept_float: layers that the runtime computes in floats in a quantized model.
     """
@@ -63,7 +63,7 @@ class Findings:
     optimized: Side
     latency_ratio: float
     quality: Quality
-    has_data: bool
+    samples: Samples
     fidelity: Fidelity
     passes: tuple[PassReport, ...]
     training: tuple[Epoch, ...]
@@ -94,7 +94,7 @@ def build_report(found: Findings) -> Report:
         layers=found.layers,
         latency_rounds={"baseline": before.rounds, "optimized": after.rounds},
     )
-    warnings = remarks(report, found.quality.counts, found.has_data, found.kept_float)
+    warnings = remarks(report, found.quality.counts, found.samples, found.kept_float)
     return report.model_copy(update={"warnings": warnings})
 
 

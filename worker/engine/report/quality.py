@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from planish.contract.report import Metric
 from worker.engine.report.certificate import Paired
 
+# What stood for the client's world: sealed samples with or without labels, or noise in their place.
+Samples = Literal["labelled", "unlabelled", "too_few", "no_data"]
 Logits = NDArray[np.floating]
 
 

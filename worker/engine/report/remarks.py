@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from planish.contract.report import Measures, PassReport, Report
 from worker.engine.report import words
 from worker.engine.report.certificate import MIN_SAMPLES, Paired, upper_bound
+from worker.engine.report.quality import Samples
 
 LARGE_DROP = 0.01
 NAMED_LAYERS = 5
@@ -16,20 +17,20 @@ _INT8_ISA = {"avx_vnni", "avx512_vnni", "amx_int8", "i8mm", "asimddp"}
 
 
 def remarks(
-    report: Report, counts: Paired | None, has_data: bool, kept_float: Sequence[str]
+    report: Report, counts: Paired | None, samples: Samples, kept_float: Sequence[str]
 ) -> tuple[str, ...]:
     """Return the warnings of a report, the gravest first; none for a plain success.
 
     Args:
         report: everything else is in it already.
         counts: paired counts on labelled sealed samples, None without labels.
-        has_data: whether any data came with the job.
+        samples: what quality was measured on.
         kept_float: layers that the runtime computes in floats although the model is quantized.
     """
     return (
         *_worse(report),
         *_less_accurate(report, counts),
-        *_thin_evidence(report, counts, has_data),
+        *_thin_evidence(report, samples),
         *_passes(report.passes),
         *_float_layers(kept_float),
         *_threads(report),
@@ -78,23 +79,30 @@ def _less_accurate(report: Report, counts: Paired | None) -> Iterator[str]:
         yield f"The optimized model is less accurate: {change}; {certainty}."
 
 
-def _thin_evidence(report: Report, counts: Paired | None, has_data: bool) -> Iterator[str]:
-    total = report.optimized.metric.total
-    if not has_data:
-        yield (
-            "No data came with the job: the only measure of quality is how well the outputs agree "
-            "with the original's on synthetic noise. Send labelled data to measure accuracy."
-        )
-    elif counts is None:
-        yield (
-            "The data has no labels: the only measure of quality is how well the outputs agree "
-            "with the original's. Add an array named targets to measure accuracy."
-        )
-    elif counts.total < MIN_SAMPLES:
-        yield (
-            f"Only {total} sealed samples: too few to bound the accuracy drop; "
-            f"send at least {MIN_SAMPLES}."
-        )
+def _thin_evidence(report: Report, samples: Samples) -> Iterator[str]:
+    total = report.optimized.metric.total or 0
+    match samples:
+        case "no_data":
+            yield (
+                "No data came with the job: the only measure of quality is how well the outputs "
+                "agree with the original's on synthetic noise. Send labelled data to measure "
+                "accuracy."
+            )
+        case "too_few":
+            yield (
+                "The data is too small to seal a part of it: the only measure of quality is how "
+                "well the outputs agree with the original's on synthetic noise. Send test_data."
+            )
+        case "unlabelled":
+            yield (
+                "The sealed samples have no labels: the only measure of quality is how well the "
+                "outputs agree with the original's. Add an array named targets to measure accuracy."
+            )
+        case "labelled" if total < MIN_SAMPLES:
+            yield (
+                f"Only {total} sealed samples: too few to bound the accuracy drop; "
+                f"send at least {MIN_SAMPLES}."
+            )
 
 
 def _passes(passes: Sequence[PassReport]) -> Iterator[str]:
@@ -119,6 +127,6 @@ def _threads(report: Report) -> Iterator[str]:
     available = facts.get("cpus_available")
     if isinstance(available, int) and side.threads > available:
         yield (
-            f"The target asks for {side.threads} threads, the measuring machine has {available} "
-            "processors: the latency is that of an overloaded machine."
+            f"The target asks for {side.threads} threads and the measuring machine has {available}: "
+            "the latency is that of an overloaded machine."
         )

@@ -1,0 +1,85 @@
+"""Both sides in the target runtime, on the same samples: quality, fidelity and latency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planish.contract.report import Fidelity
+from worker.engine.load.data import Dataset, synthetic
+from worker.engine.measure.fidelity import fidelity
+from worker.engine.measure.latency import SideTimes, compare_latency, paired_ratio
+from worker.engine.measure.outputs import dataset_outputs
+from worker.engine.prepare import Prepared
+from worker.engine.progress import Progress
+from worker.engine.report.quality import Quality, Samples, judge
+
+SYNTHETIC_SAMPLES = 256
+_LATENCY_FROM = 0.4  # share of the stage that the outputs over the samples take
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What running both sides showed.
+
+    Attributes:
+        samples: what the outputs were compared on.
+        latency_ratio: paired, baseline / optimized.
+    """
+
+    quality: Quality
+    fidelity: Fidelity
+    samples: Samples
+    baseline: SideTimes
+    optimized: SideTimes
+    latency_ratio: float
+
+
+def compare_sides(
+    prepared: Prepared, baseline: Path, optimized: Path, progress: Progress
+) -> Comparison:
+    """Run the ONNX files of both sides over the sealed samples, then time them in turns.
+
+    Without data, or with too little to seal any, the samples are noise and have no labels.
+    """
+    target = prepared.spec.target
+    sealed = prepared.splits.sealed if prepared.splits else None
+    samples = sealed or synthetic(prepared.original, SYNTHETIC_SAMPLES, prepared.spec.seed)
+    progress.update(0.0, f"answering {len(samples)} sealed samples with the original")
+    before = dataset_outputs(baseline, samples, target.threads)
+    progress.update(_LATENCY_FROM / 2, "answering them with the optimized model")
+    after = dataset_outputs(optimized, samples, target.threads)
+    times = compare_latency(
+        {"baseline": baseline, "optimized": optimized},
+        _one_call(prepared, samples),
+        target.threads,
+        on_progress=lambda done: progress.update(
+            _LATENCY_FROM + (1 - _LATENCY_FROM) * done, "timing both in turns"
+        ),
+    )
+    return Comparison(
+        quality=judge(before, after, samples.targets),
+        fidelity=fidelity(before, after),
+        samples=_kind(prepared, sealed),
+        baseline=times["baseline"],
+        optimized=times["optimized"],
+        latency_ratio=paired_ratio(times["baseline"], times["optimized"]),
+    )
+
+
+def _kind(prepared: Prepared, sealed: Dataset | None) -> Samples:
+    if prepared.splits is None:
+        return "no_data"
+    if not sealed:
+        return "too_few"
+    return "unlabelled" if sealed.targets is None else "labelled"
+
+
+def _one_call(prepared: Prepared, samples: Dataset) -> dict[str, NDArray[np.generic]]:
+    """Return the inputs of one call of the target's batch size, samples repeated where too few."""
+    inputs, _ = samples.prepare(np.arange(prepared.spec.target.batch_size) % len(samples))
+    names = (spec.name for spec in prepared.original.inputs)
+    return {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
