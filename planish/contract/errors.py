@@ -57,9 +57,12 @@ The same class is raised in the engine, stored in the job, sent as
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from planish.contract.problem import ErrorInfo, FieldError, Problem
+
+if TYPE_CHECKING:
+    from planish.contract.job import Job
 
 
 class PlanishError(Exception):
@@ -70,12 +73,14 @@ class PlanishError(Exception):
         title: the same for every error of this code.
         status: HTTP status, when the error is an answer to a request.
         retryable: whether the same request may succeed later.
+        job: the job that ended with this error, where a client waited for one.
     """
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Error"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    job: Job | None = None
 
     def __init__(self, detail: str, errors: tuple[FieldError, ...] = ()) -> None:
         super().__init__(detail)

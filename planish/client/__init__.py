@@ -1,0 +1,1 @@
+"""The client: flows without I/O, and two thin drivers over httpx."""

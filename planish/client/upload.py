@@ -1,0 +1,124 @@
+"""Sends a file unless the server has its content already."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from planish.client.calls import has_file, send_file
+from planish.client.exchange import FileBody, Flow, work
+from planish.client.retry import answered
+from planish.client.transfer import OnTransfer, Transfer
+from planish.contract.errors import MissingPart, NotFound
+from planish.contract.job import FileInfo
+from planish.contract.spec import Files
+
+PREFIX = "sha256:"
+HASH_BYTES = 64 << 20
+READ_BYTES = 1 << 20
+
+FileSource = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of a job: paths, or ids (``sha256:…``) of files that were uploaded before."""
+
+    model: FileSource
+    data: FileSource | None = None
+    test_data: FileSource | None = None
+    teacher: FileSource | None = None
+
+    def given(self) -> Mapping[str, FileSource]:
+        """Return the sources that are set, by part."""
+        parts = ("model", "data", "test_data", "teacher")
+        return {part: source for part in parts if (source := getattr(self, part)) is not None}
+
+
+def upload_all(sources: Sources, progress: OnTransfer) -> Flow[Files]:
+    """Upload what is not on the server yet; return the ids.
+
+    Raises:
+        MissingPart: a path is no readable file; said before anything is sent.
+    """
+    given = sources.given()
+    for part, source in given.items():
+        if not is_id(source):
+            _check_file(part, Path(source))
+    ids: dict[str, str] = {}
+    for part, source in given.items():
+        if is_id(source):
+            ids[part] = str(source)
+        else:
+            ids[part] = (yield from upload(Path(source), progress)).id
+    return Files.model_validate(ids)
+
+
+def upload(path: Path, progress: OnTransfer) -> Flow[FileInfo]:
+    """Hash a file, ask for it, send it when the server does not have it.
+
+    Raises:
+        MissingPart: the path is no readable file, or the file is empty.
+        DigestMismatch: the file changed between hashing and sending.
+    """
+    _check_file("file", path)
+    sha256, size = yield from _sha256_of(path, progress)
+    file_id = PREFIX + sha256
+    if (yield from _is_there(file_id)):
+        progress(Transfer(path.name, "present", size, size))
+        return FileInfo(id=file_id, size=size, name=path.name)
+
+    def report(done: int) -> None:
+        progress(Transfer(path.name, "upload", done, size))
+
+    return (yield from send_file(path.name, sha256, FileBody(path, size, report)).run())
+
+
+def is_id(source: FileSource) -> bool:
+    """Tell an uploaded file's id from a path."""
+    return isinstance(source, str) and source.startswith(PREFIX)
+
+
+def _is_there(file_id: str) -> Flow[bool]:
+    request = has_file(file_id)
+    try:
+        yield from answered(request)
+    except NotFound:
+        return False
+    return True
+
+
+def _sha256_of(path: Path, progress: OnTransfer) -> Flow[tuple[str, int]]:
+    """Read the file in large steps, so that an event loop gets its turn and bars move."""
+    file = yield from work(lambda: path.open("rb"))
+    total = os.fstat(file.fileno()).st_size
+    digest, done = hashlib.sha256(), 0
+    with file:
+        while True:
+            count = yield from work(lambda: _hash_some(file, digest))
+            if not count:
+                return digest.hexdigest(), done
+            done += count
+            progress(Transfer(path.name, "hash", done, max(total, done)))
+
+
+def _hash_some(file: BinaryIO, digest: hashlib._Hash) -> int:
+    count = 0
+    while count < HASH_BYTES and (piece := file.read(READ_BYTES)):
+        digest.update(piece)
+        count += len(piece)
+    return count
+
+
+def _check_file(part: str, path: Path) -> None:
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise MissingPart(f"{part}: {path} {found}; give the path of a file")
+    if not path.stat().st_size:
+        raise MissingPart(f"{part}: {path} is empty")
+    if not os.access(path, os.R_OK):
+        raise MissingPart(f"{part}: {path} cannot be read (permissions)")
