@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from planish.contract.report import (
     Epoch,
     Fidelity,
-    Latency,
     Layer,
     Measures,
     Metric,
@@ -18,7 +18,10 @@ from planish.contract.report import (
     Report,
 )
 from planish.contract.spec import Target
-from worker.engine.measure.size import ParameterCount
+from worker.engine.measure.latency import SideTimes
+from worker.engine.measure.macs import count_macs
+from worker.engine.measure.size import ParameterCount, count_parameters, file_bytes
+from worker.engine.model import Model
 from worker.engine.report.certificate import certify
 from worker.engine.report.environment import describe_environment
 from worker.engine.report.quality import Quality, Samples
@@ -33,17 +36,13 @@ class Side:
         size_bytes: of the artifact.
         parameters: learnt numbers.
         macs: for one sample.
-        latency: of single calls, in milliseconds.
-        rounds: median of each round, in milliseconds.
-        peak_memory_bytes: of the process that ran the model; None where the system does not tell.
+        times: latency and memory of its process.
     """
 
     size_bytes: int
     parameters: ParameterCount
     macs: int
-    latency: Latency
-    rounds: tuple[float, ...]
-    peak_memory_bytes: int | None
+    times: SideTimes
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,11 @@ class Findings:
     kept_float: Sequence[str]
 
 
+def measured_side(model: Model, artifact: Path, times: SideTimes) -> Side:
+    """Return the figures of one side."""
+    return Side(file_bytes(artifact), count_parameters(model), count_macs(model), times)
+
+
 def build_report(found: Findings) -> Report:
     """Return the report of a finished job, with every warning that its figures call for."""
     before, after = found.baseline, found.optimized
@@ -92,7 +96,7 @@ def build_report(found: Findings) -> Report:
         environment=describe_environment(found.target, found.seed),
         training=found.training,
         layers=found.layers,
-        latency_rounds={"baseline": before.rounds, "optimized": after.rounds},
+        latency_rounds={"baseline": before.times.rounds, "optimized": after.times.rounds},
     )
     warnings = remarks(report, found.quality.counts, found.samples, found.kept_float)
     return report.model_copy(update={"warnings": warnings})
@@ -105,8 +109,8 @@ def _measures(side: Side, metric: Metric, target: Target) -> Measures:
         params=side.parameters.total,
         nonzero_params=side.parameters.nonzero,
         macs=side.macs,
-        latency_ms=side.latency,
-        peak_memory_bytes=side.peak_memory_bytes,
+        latency_ms=side.times.latency,
+        peak_memory_bytes=side.times.peak_memory_bytes,
         runtime=target.runtime,
         threads=target.threads,
         batch_size=target.batch_size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from planish.contract.report import Layer
@@ -47,6 +47,18 @@ def layer_table(
     return tuple(
         _row(name, size, after.get(name), integers.get(name)) for name, size in before.items()
     )
+
+
+def float_by_mistake(model: Model, float_layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the quantized layers that the runtime computes in floats all the same.
+
+    Args:
+        model: the optimized model.
+        float_layers: names in the runtime's graph; a layer called twice has a suffix ``:2``.
+    """
+    quantized = {layer.name for layer in _integers(model)}
+    found = (name.partition(":")[0] for name in float_layers)
+    return tuple(dict.fromkeys(name for name in found if name in quantized))
 
 
 def _integers(model: Model) -> tuple[QuantizedLayer, ...]:

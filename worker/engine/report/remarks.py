@@ -127,6 +127,6 @@ def _threads(report: Report) -> Iterator[str]:
     available = facts.get("cpus_available")
     if isinstance(available, int) and side.threads > available:
         yield (
-            f"The target asks for {side.threads} threads and the measuring machine has {available}: "
+            f"The target asks for {side.threads} threads, the measuring machine has {available}: "
             "the latency is that of an overloaded machine."
         )

@@ -1,0 +1,120 @@
+"""One job from files to artifacts: load, baseline, passes, export, measure, reload, report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from planish.contract.errors import OutOfMemory
+from planish.contract.job import EventType
+from planish.contract.recipe import op_of
+from planish.contract.report import Reload, Report
+from worker.engine.comparison import Comparison, compare_sides
+from worker.engine.measure.reload import check_reload
+from worker.engine.measure.runtime_graph import read_runtime_graph
+from worker.engine.planning import make_plan
+from worker.engine.prepare import JobInputs, Prepared, prepare
+from worker.engine.progress import Progress
+from worker.engine.publish import Files, export, main_output, publish
+from worker.engine.report.build import Findings, build_report, measured_side
+from worker.engine.report.layers import float_by_mistake, layer_sizes, layer_table
+from worker.engine.stages import Stages, Worked, run_passes
+
+__all__ = ["JobInputs", "make_plan", "optimize"]
+
+
+def optimize(inputs: JobInputs, out_dir: Path, progress: Progress) -> Report:
+    """Run a job.
+
+    Same inputs, seed, machine and thread count give the same model.
+
+    Args:
+        inputs: spec and files.
+        out_dir: an empty folder; afterwards it holds exactly the artifacts.
+        progress: told about stages, passes and epochs.
+
+    Returns:
+        The report, which also lies in `out_dir` as ``report.json`` and ``report.html``.
+
+    Raises:
+        InvalidInput: what came cannot be used (model, data or recipe).
+        TrainingDiverged, ReloadMismatch, OutOfMemory: the job could not be done.
+    """
+    with _memory_watched(), tempfile.TemporaryDirectory(prefix="planish-") as scratch:
+        return _run(inputs, out_dir, Path(scratch), progress)
+
+
+def _run(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Progress) -> Report:
+    spec = inputs.spec
+    stages = Stages([op_of(type(params)) for params in spec.recipe or ()], progress)
+    stages.begin("load")
+    torch.manual_seed(spec.seed)
+    prepared = prepare(inputs)
+    stages.begin("baseline")
+    before = export(prepared.original, scratch / "baseline", spec.outputs)
+    worked = run_passes(prepared, stages, progress)
+    stages.begin("export")
+    after = export(worked.model, scratch / "optimized", spec.outputs)
+    stages.begin("measure")
+    compared = compare_sides(prepared, before["onnx"], after["onnx"], progress)
+    stages.begin("reload")
+    published = [after[output] for output in spec.outputs]
+    reload = check_reload(worked.model, published, spec.target.threads, spec.seed)
+    stages.begin("report")
+    report = build_report(_findings(inputs, prepared, worked, before, after, compared, reload))
+    for warning in report.warnings:
+        progress.event(EventType.WARNING, {"message": warning})
+    publish(out_dir, after, report, spec)
+    return report
+
+
+def _findings(
+    inputs: JobInputs,
+    prepared: Prepared,
+    worked: Worked,
+    before: Files,
+    after: Files,
+    compared: Comparison,
+    reload: Reload,
+) -> Findings:
+    spec = inputs.spec
+    main = main_output(spec.outputs)
+    runtime = read_runtime_graph(after["onnx"]) if worked.model.quantization else None
+    return Findings(
+        job_id=inputs.job_id,
+        target=spec.target,
+        seed=spec.seed,
+        baseline=measured_side(prepared.original, before[main], compared.baseline),
+        optimized=measured_side(worked.model, after[main], compared.optimized),
+        latency_ratio=compared.latency_ratio,
+        quality=compared.quality,
+        samples=compared.samples,
+        fidelity=compared.fidelity,
+        passes=worked.passes,
+        training=worked.training,
+        layers=layer_table(layer_sizes(prepared.original), worked.sizes, worked.model),
+        reload=reload,
+        kept_float=float_by_mistake(worked.model, runtime.float_layers) if runtime else (),
+    )
+
+
+@contextmanager
+def _memory_watched() -> Iterator[None]:
+    """Turn the ways in which memory runs out into one error."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise OutOfMemory(_advice()) from error
+    except RuntimeError as error:
+        # torch's CPU allocator has no exception class of its own.
+        if "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemory(_advice()) from error
+
+
+def _advice() -> str:
+    return "the job needs more memory than there is; set a smaller train.batch_size"

@@ -1,0 +1,67 @@
+"""Model files of both sides, and the folder that the client gets."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from torch._dynamo.exc import UserError
+from torch.onnx.errors import OnnxExporterError
+
+from planish.contract.errors import InvalidModel
+from planish.contract.report import Report
+from planish.contract.spec import Output, Spec
+from planish.contract.wire import REPORT_HTML, REPORT_JSON
+from worker.engine.model import Model
+from worker.engine.report.html import render
+from worker.engine.report.result import MODEL_FILES
+from worker.engine.save.loader import write_loader
+from worker.engine.save.manifest import write_manifest
+from worker.engine.save.onnx import save_onnx
+from worker.engine.save.pt2 import save_pt2
+
+WRITERS: dict[Output, Callable[[Model, Path], None]] = {"onnx": save_onnx, "pt2": save_pt2}
+Files = Mapping[Output, Path]
+
+
+def export(model: Model, folder: Path, outputs: Iterable[Output]) -> Files:
+    """Write a model in each format, and as ONNX in any case: that is what is measured.
+
+    Raises:
+        InvalidModel: the graph cannot be written in a format.
+    """
+    folder.mkdir(parents=True)
+    files: dict[Output, Path] = {}
+    for output in dict.fromkeys((*outputs, "onnx")):
+        files[output] = folder / MODEL_FILES[output]
+        try:
+            WRITERS[output](model, files[output])
+        except (OnnxExporterError, UserError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InvalidModel(f"the model cannot be written as {output}: {reason}") from error
+    return files
+
+
+def main_output(outputs: Iterable[Output]) -> Output:
+    """Return the format whose size stands for the job: ONNX where it was asked for."""
+    return "onnx" if "onnx" in outputs else "pt2"
+
+
+def publish(out_dir: Path, files: Files, report: Report, spec: Spec) -> None:
+    """Fill the folder with exactly what the client gets; the manifest comes last and names all.
+
+    Args:
+        out_dir: an empty folder, or one to be made.
+        files: the optimized model in all written formats; only the ones asked for are published.
+        report: goes along as JSON and as a page.
+        spec: what was asked for.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for output in spec.outputs:
+        shutil.move(files[output], out_dir / MODEL_FILES[output])
+    (out_dir / REPORT_JSON).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (out_dir / REPORT_HTML).write_text(render(report), encoding="utf-8")
+    write_loader(out_dir)
+    versions = report.environment["versions"]
+    write_manifest(out_dir, spec, versions if isinstance(versions, dict) else {})
