@@ -98,10 +98,10 @@ class RuntimeQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
         if node.target in CONVOLUTIONS | LINEARS:
             if str(source(node, 1).target) in self.weights:
                 self._annotate_layer(node)
-        elif node.target in _COMPUTING and _all_quantized(_tensors(node)):
+        elif node.target in _COMPUTING and _worth_integers(_tensors(node)):
             mark(node, dict.fromkeys(_tensors(node), self.activation))
             self._output(_tail(node) if node.target in _FUSING else node)
-        elif (node.target in _MOVES or _pads_zeros(node)) and _all_quantized(_tensors(node)):
+        elif (node.target in _MOVES or _pads_zeros(node)) and _worth_integers(_tensors(node)):
             (value,) = _tensors(node)
             mark(node, {value: self.activation}, SharedQuantizationSpec((value, node)))
 
@@ -213,9 +213,14 @@ def _tensors(node: fx.Node) -> list[fx.Node]:
     return nodes if len(nodes) == len(values) else []
 
 
-def _all_quantized(values: Sequence[fx.Node]) -> bool:
-    """Whether each value comes out of an operator that already computes in integers."""
+def _worth_integers(values: Sequence[fx.Node]) -> bool:
+    """Whether all values are computed, and one of them in integers already.
+
+    The others then get a pair of their own: one float layer in front of a chain of residual adds
+    must not keep the whole chain in float.
+    """
+    computed = all(value.op == "call_function" for value in values)
     annotations = [value.meta.get(_ANNOTATION) for value in values]
-    return bool(values) and all(
-        annotation is not None and annotation.output_qspec is not None for annotation in annotations
+    return computed and any(
+        note is not None and note.output_qspec is not None for note in annotations
     )

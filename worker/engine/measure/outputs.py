@@ -1,0 +1,40 @@
+"""What a model answers in the target runtime, over a whole dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worker.engine.load.dataset import Dataset
+from worker.engine.measure.session import open_session
+
+Floats = NDArray[np.floating]
+
+BATCH = 64
+
+
+def dataset_outputs(path: Path, dataset: Dataset, threads: int, batch: int = BATCH) -> Floats:
+    """Return the first output of an ONNX file for every sample: (samples, …).
+
+    Args:
+        path: a model with a dynamic first dimension.
+        dataset: its inputs, in the order of the model's.
+        threads: computing threads of one call.
+        batch: samples in one call.
+    """
+    session = open_session(path, threads)
+    parts = [run_session(session, inputs)[0] for inputs, _ in dataset.batches(batch)]
+    return np.concatenate(parts)
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, inputs: tuple[Tensor, ...]
+) -> list[NDArray[np.generic]]:
+    """Return all outputs of one call."""
+    names = [value.name for value in session.get_inputs()]
+    feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+    return list(session.run(None, feed))

@@ -1,0 +1,131 @@
+"""Does every artifact open in a fresh process, and does it still give the same outputs?
+
+The fresh process runs the very ``load.py`` that travels with the artifacts. Its outputs are held
+against those of the same file in this process (ONNX), or of the graph itself (pt2). Same runtime,
+same thread count: all that may differ is the order of float sums, hence the tolerance of 1e-3 of
+the largest output.
+
+ONNX is held against the torch graph as well. There a float model may differ by as much, but integer
+kernels round ties otherwise than torch does, and one step in an early layer moves later ones: an
+int8 file passes while the error stays below half the norm of the outputs, far above rounding and
+far below what a misplaced scale, layer or axis does.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils import _pytree as pytree
+
+from planish.contract.errors import ReloadMismatch
+from planish.contract.report import Reload
+from worker.engine.measure.outputs import run_session
+from worker.engine.measure.session import open_session
+from worker.engine.model import Model
+from worker.engine.save.loader import LOADER_SOURCE
+
+SAME_RUNTIME = 1e-3
+FLOAT_EXPORT = 1e-3
+INTEGER_EXPORT = 0.5
+_BATCH = 4
+_SHOWN_ERROR = 500
+
+Outputs = list[NDArray[np.generic]]
+
+
+def check_reload(model: Model, paths: Sequence[Path], threads: int, seed: int = 0) -> Reload:
+    """Open each artifact of a model in a fresh process and compare outputs.
+
+    Args:
+        model: what the artifacts were saved from.
+        paths: `.onnx` and `.pt2` files.
+        threads: computing threads, the same on both sides.
+        seed: of the noise that is sent through.
+
+    Raises:
+        ReloadMismatch: a file does not open, or its outputs are others.
+    """
+    inputs = model.example(_BATCH, seed)
+    with torch.no_grad():
+        graph = [value.numpy() for value in pytree.tree_leaves(model.module(*inputs))]
+    worst = 0.0
+    for path in paths:
+        reloaded = _fresh_outputs(model, path, inputs, threads)
+        expected = graph
+        if path.suffix == ".onnx":
+            expected = run_session(open_session(path, threads), inputs)
+            _check_export(model, path, graph, expected)
+        worst = max(worst, _check_same(path, expected, reloaded))
+    return Reload(ok=True, max_abs_error=worst)
+
+
+def _fresh_outputs(
+    model: Model, path: Path, inputs: Sequence[torch.Tensor], threads: int
+) -> Outputs:
+    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
+        stored, answers = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+        arrays = {
+            spec.name: tensor.numpy() for spec, tensor in zip(model.inputs, inputs, strict=True)
+        }
+        np.savez(stored, **arrays)  # type: ignore[arg-type]  # the stub mixes up a keyword
+        # -P: the script's own folder holds modules that must not shadow installed packages.
+        command = [sys.executable, "-P", str(LOADER_SOURCE), str(path.resolve())]
+        options = ["--inputs", str(stored), "--outputs", str(answers), "--threads", str(threads)]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            last = done.stderr[-_SHOWN_ERROR:].strip().rpartition("\n")[2]
+            raise ReloadMismatch(f"{path.name} does not open in a fresh process: {last}")
+        with np.load(answers, allow_pickle=False) as outputs:
+            return [outputs[name] for name in outputs.files]
+
+
+def _check_same(path: Path, expected: Outputs, reloaded: Outputs) -> float:
+    """Return the largest difference; raises when it is more than another order of sums explains."""
+    _check_shapes(path, expected, reloaded)
+    worst = 0.0
+    for before, after in zip(expected, reloaded, strict=True):
+        error, size = _largest(_difference(before, after)), _largest(before)
+        if not error <= SAME_RUNTIME * max(size, 1.0):
+            raise ReloadMismatch(
+                f"{path.name}: outputs up to {size:.4g} differ by {error:.4g} in a fresh process"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def _check_export(model: Model, path: Path, graph: Outputs, exported: Outputs) -> None:
+    """Hold an ONNX file against the torch graph that it was written from.
+
+    A dynamic int8 file is another function than its float graph; only its shapes are held.
+    """
+    _check_shapes(path, graph, exported)
+    if model.quantization is not None and model.quantization.params.mode == "dynamic":
+        return
+    limit = FLOAT_EXPORT if model.quantization is None else INTEGER_EXPORT
+    for before, after in zip(graph, exported, strict=True):
+        norm, error = np.linalg.norm(before), np.linalg.norm(_difference(before, after))
+        if not error <= limit * max(float(norm), 1e-6):
+            raise ReloadMismatch(
+                f"{path.name}: outputs of norm {norm:.4g} are {error:.4g} away from the model's"
+            )
+
+
+def _check_shapes(path: Path, expected: Outputs, found: Outputs) -> None:
+    before, after = [value.shape for value in expected], [value.shape for value in found]
+    if before != after:
+        raise ReloadMismatch(f"{path.name}: outputs of shapes {after} instead of {before}")
+
+
+def _difference(before: NDArray[np.generic], after: NDArray[np.generic]) -> NDArray[np.float64]:
+    return before.astype(np.float64) - after.astype(np.float64)
+
+
+def _largest(values: NDArray[np.generic]) -> float:
+    return float(np.abs(values.astype(np.float64)).max(initial=0.0))
