@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 
 from celery import Celery
-from kombu import Queue
 from kombu.exceptions import ChannelError
 
 from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE, TASK_NAME
@@ -24,7 +23,6 @@ class Doorbell:
         self._app = Celery("planish-doorbell", broker=broker_url(redis_url), set_as_current=False)
         self._app.conf.update(
             task_ignore_result=True,
-            task_queues=(Queue(JOB_QUEUE), Queue(PLAN_QUEUE)),
             broker_transport_options={
                 "global_keyprefix": "planish:",
                 "socket_timeout": 5,

@@ -6,12 +6,17 @@ So Celery's own results, retries, revokes and remote control are off.
 
 from __future__ import annotations
 
-from celery import Celery
-from kombu import Queue
+import warnings
 
-from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE, TASK_NAME
+from celery import Celery
+from celery.exceptions import SecurityWarning
+
+from planish.contract.wire import JOB_QUEUE, TASK_NAME
 from planish.store.connection import broker_url
 from planish.store.settings import StoreSettings
+
+# Celery warns root of pickles; JSON is all that is accepted here
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("planish", include=["worker.tasks"], set_as_current=False)
 app.conf.update(
@@ -38,7 +43,6 @@ app.conf.update(
     task_publish_retry=False,
     task_serializer="json",
     accept_content=["json"],
-    task_queues=(Queue(JOB_QUEUE), Queue(PLAN_QUEUE)),
     task_default_queue=JOB_QUEUE,
     worker_pool="prefork",
     worker_concurrency=1,

@@ -33,12 +33,14 @@ class Crew:
         queue: what it takes from.
         size: pool processes.
         ready: how many pool processes have said so, replacements too.
+        failed: whether one has said that it cannot take work.
     """
 
     name: str
     queue: str
     size: int
     ready: int = 0
+    failed: bool = False
     process: subprocess.Popen[bytes] | None = None
     started: float = field(default=0.0)
     lifeline: MainEnd | None = None
@@ -66,7 +68,9 @@ class Crew:
     def look(self, settings: WorkerSettings) -> None:
         """Count the ready pool processes; start the Celery process anew when it has died."""
         if self.lifeline is not None:
-            self.ready += self.lifeline.ready()
+            reports = self.lifeline.reports()
+            self.ready += sum(reports)
+            self.failed |= not all(reports)
         if self.process is None or self.process.poll() is None:
             return
         if time.monotonic() - self.started >= RESTART_SECONDS:
@@ -95,7 +99,7 @@ class Crew:
 
     def _command(self) -> list[str]:
         return [
-            *(sys.executable, "-m", "celery", "-A", "worker.app:app", "worker"),
+            *(sys.executable, "-m", "celery", "-A", "worker.app:app", "--quiet", "worker"),
             *("--queues", self.queue, "--hostname", f"{self.name}@%h"),
             *("--pool", "prefork", "--concurrency", str(self.size), "--loglevel", "WARNING"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),

@@ -133,7 +133,8 @@ class Launcher:
         ready = select.select([ours], [], [], BOOT_SECONDS)[0]
         if not ready or receive(ours)[0] is None:
             self.close()
-            raise ZygoteFailed(f"the zygote is not up after {BOOT_SECONDS:.0f} s or has ended")
+            reason = "ended at its start" if ready else f"is not up after {BOOT_SECONDS:.0f} s"
+            raise ZygoteFailed(f"the zygote {reason}")
         log.info("zygote ready", extra={"zygote": self._process.pid})
         return ours
 
@@ -189,4 +190,9 @@ def scrubbed() -> dict[str, str]:
     """Return the environment of a zygote: an allow list, and one OpenMP thread."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return kept | {
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "ORT_DISABLE_TELEMETRY": "1",  # it would start a thread, and call home
+    }

@@ -13,6 +13,7 @@ import socket
 
 ENV_LIFELINE = "PLANISH_LIFELINE"
 _READY = b"ready"
+_FAILED = b"failed"
 
 
 class Lifeline:
@@ -33,9 +34,16 @@ class Lifeline:
 
     def report_ready(self) -> None:
         """Tell the main process that this pool process can take work."""
+        self._report(_READY)
+
+    def report_failed(self) -> None:
+        """Tell the main process that this pool process cannot take work."""
+        self._report(_FAILED)
+
+    def _report(self, word: bytes) -> None:
         if self._socket is not None:
             with contextlib.suppress(BrokenPipeError):
-                self._socket.send(_READY)
+                self._socket.send(word)
 
 
 class MainEnd:
@@ -53,12 +61,12 @@ class MainEnd:
         """Close the inherited end in this process, so that its closing elsewhere is seen."""
         self._theirs.close()
 
-    def ready(self) -> int:
-        """Return how many pool processes have become ready since the last call."""
-        count = 0
-        while select.select([self._socket], [], [], 0)[0] and self._socket.recv(len(_READY)):
-            count += 1
-        return count
+    def reports(self) -> list[bool]:
+        """Return what pool processes have said since the last call: ready, or not."""
+        words = []
+        while select.select([self._socket], [], [], 0)[0] and (word := self._socket.recv(16)):
+            words.append(word == _READY)
+        return words
 
     def cut(self) -> None:
         """Tell the pool processes to stop what they do."""

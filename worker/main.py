@@ -57,8 +57,8 @@ class Worker:
         """End `run` soon; may be called from a signal handler."""
         self._stop.set()
 
-    def run(self) -> None:
-        """Work until `stop`."""
+    def run(self) -> int:
+        """Work until `stop`; return the exit code: 1 when no work can be taken at all."""
         files = JobFiles(self._settings.store.data_dir)
         recovery = Recovery(self._ledger, files, ring, Blobs(self._settings.store.data_dir))
         for crew in self._crews:
@@ -70,10 +70,13 @@ class Worker:
                 for crew in self._crews:
                     crew.look(self._settings)
                 self._announce()
+                if not self._ready and any(crew.failed for crew in self._crews):
+                    return 1
         finally:
             self._stop.set()
             self._dismiss()
             guard.join()
+        return 0
 
     def _announce(self) -> None:
         """Register once every crew has its pool, and again and again from then on."""
@@ -123,8 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     worker = Worker(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
-    worker.run()
-    return 0
+    return worker.run()
 
 
 def _settings(argv: Sequence[str] | None) -> WorkerSettings:

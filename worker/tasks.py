@@ -78,6 +78,7 @@ def _equip(**_: object) -> None:
         supervisor.launcher.start()
     except ZygoteFailed:
         log.exception("this pool process cannot take work")
+        lifeline.report_failed()
         return
     lifeline.report_ready()
 

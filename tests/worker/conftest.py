@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
-import redis
 
+from planish.contract.errors import Unavailable
 from planish.contract.spec import Spec
 from planish.store.blobs import Blobs
 from planish.store.connection import connect
+from planish.store.embedded import EmbeddedRedis
 from planish.store.ids import new_id
 from planish.store.job_files import JobFiles
 from planish.store.jobs import Ledger
 from planish.store.records import Kind, Outcome, SpecRecord
+from planish.store.server_binary import find_server
 from planish.store.settings import StoreSettings
 from tests.conftest import missing
 from worker.launcher import Launcher
@@ -33,29 +34,23 @@ from worker.supervisor import Supervisor
 SIMPLIFY = {"recipe": [{"op": "simplify"}]}
 
 
+@contextmanager
+def serve_redis() -> Iterator[str]:
+    """A server of its own in a temporary folder; gives its URL."""
+    try:
+        find_server()
+    except Unavailable as error:
+        missing(error.detail)
+    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
+        server = EmbeddedRedis(Path(folder))
+        yield server.start()
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
-    """A server on a unix socket, for this session alone."""
-    binary = shutil.which("redis-server") or shutil.which("valkey-server")
-    if binary is None:
-        missing("no redis-server: apt-get install redis-server")
-    folder = Path(tempfile.mkdtemp(prefix="planish-redis-"))
-    socket = folder / "redis.sock"
-    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen([str(binary), *options], stdout=subprocess.DEVNULL)
-    url = f"unix://{socket}?db=0"
-    wait_for(lambda: socket.exists() and _answers(url), 10)
-    yield url
-    server.terminate()
-    server.wait()
-    shutil.rmtree(folder)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return bool(connect(url).ping())
-    except redis.RedisError:
-        return False
+    with serve_redis() as url:
+        yield url
 
 
 @dataclass
@@ -93,13 +88,16 @@ class House:
         return outcome
 
 
+def house_at(url: str, data_dir: Path) -> House:
+    data_dir.mkdir()
+    settings = StoreSettings(data_dir=data_dir, redis_url=url)
+    return House(settings, Ledger(connect(url)), JobFiles(data_dir), Blobs(data_dir))
+
+
 @pytest.fixture
 def house(redis_server: str, tmp_path: Path) -> House:
-    client = connect(redis_server)
-    client.flushall()
-    settings = StoreSettings(data_dir=tmp_path / "data", redis_url=redis_server)
-    settings.data_dir.mkdir()
-    return House(settings, Ledger(client), JobFiles(settings.data_dir), Blobs(settings.data_dir))
+    connect(redis_server).flushall()
+    return house_at(redis_server, tmp_path / "data")
 
 
 @pytest.fixture(scope="session")

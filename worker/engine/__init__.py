@@ -7,12 +7,16 @@ package need none of it.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from worker.engine.load import load_model
     from worker.engine.model import Model
     from worker.engine.pipeline import JobInputs, make_plan, optimize
+
+# onnxruntime calls home from a thread of its own, unless this is set before its import
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["JobInputs", "Model", "load_model", "make_plan", "optimize"]
 
