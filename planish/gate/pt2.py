@@ -176,6 +176,6 @@ def _fixed_batch(item: Signature, names: list[str]) -> InvalidModel:
         found = "has no batch dimension"
     return InvalidModel(
         f"input {item.name!r} {found}; the first dimension of every input must be one dynamic "
-        "batch. Export again with an example batch of 2 or more: batch = torch.export.Dim('batch'); "
+        "batch. Export again with an example batch of 2: batch = torch.export.Dim('batch'); "
         f"torch.export.export(model, ({', '.join(names)},), dynamic_shapes=({shapes}))"
     )

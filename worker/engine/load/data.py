@@ -136,8 +136,9 @@ def _check_finite(values: Array, feed: Feed, part: str) -> None:
 
 def _check_indices(values: Array, item: InputSpec, model: Model, name: str) -> None:
     """Refuse token ids that an embedding fed by this input has no row for."""
-    for node in model.module.graph.find_nodes(op="placeholder", target=item.name):
-        for user in node.users:
+    nodes = model.module.graph.find_nodes(op="placeholder")
+    for given, node in zip(model.inputs, nodes, strict=True):
+        for user in node.users if given is item else ():
             layer = model.module.get_submodule(user.target) if user.op == "call_module" else None
             if isinstance(layer, nn.Embedding) and len(values):
                 low, high = int(values.min()), int(values.max())

@@ -1,0 +1,1 @@
+"""Networks that bare weights can name, in the layout of their published checkpoints."""

@@ -1,0 +1,105 @@
+"""Bare weights: torch checkpoints and safetensors, into a network that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from planish.contract.errors import InvalidModel, StateDictMismatch
+from planish.gate.identify import check_checkpoint, is_storage
+from planish.gate.safetensors import read_tensors
+
+WRAPPERS = ("state_dict", "model_state_dict")
+PREFIXES = ("module.", "_orig_mod.")
+COUNTER = "num_batches_tracked"
+
+_SHOWN = 5
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a torch checkpoint by name, wrappers and prefixes taken off.
+
+    Raises:
+        UnsafeModel: its pickle holds anything but tensors.
+        InvalidModel: damaged, or without a state_dict.
+    """
+    archive = check_checkpoint(path)
+    for name, entry in archive.entries.items() if archive else ():
+        if archive and is_storage(name):
+            archive.verify(entry)
+    mapped = archive is not None
+    loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+            break
+    if not isinstance(loaded, Mapping):
+        raise InvalidModel("the checkpoint holds no state_dict: a dict of names and tensors")
+    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    if not tensors:
+        keys = ", ".join(str(key) for key in list(loaded)[:_SHOWN])
+        raise InvalidModel(f"the checkpoint holds no tensors under its keys: {keys[:300]}")
+    return _plain_names(tensors)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name, prefixes taken off.
+
+    Raises:
+        InvalidModel: damaged.
+    """
+    read_tensors(path, InvalidModel)
+    return _plain_names(load_file(path))
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Copy weights into a network of the same names and shapes.
+
+    Args:
+        network: changed in place.
+        tensors: the weights; BatchNorm's counters may be missing.
+        name: of the architecture, for the error text.
+
+    Raises:
+        StateDictMismatch: names the keys that are missing, unexpected, or of another shape.
+    """
+    wanted = network.state_dict()
+    missing = [key for key in wanted if key not in tensors and not key.endswith(COUNTER)]
+    unexpected = [key for key in tensors if key not in wanted]
+    shapes = [
+        f"{key} is {_shape(tensors[key])}, {name} has {_shape(wanted[key])}"
+        for key in wanted
+        if key in tensors and tensors[key].shape != wanted[key].shape
+    ]
+    faults = [
+        f"{what}: {_few(keys)}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("shapes", shapes))
+        if keys
+    ]
+    if faults:
+        raise StateDictMismatch(
+            f"the weights do not fit {name}; {'; '.join(faults)}. Check the architecture's name "
+            "and config"
+        )
+    network.load_state_dict({key: tensors.get(key, own) for key, own in wanted.items()})
+
+
+def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off the prefix that DataParallel or torch.compile put before every name."""
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def _few(keys: list[str]) -> str:
+    rest = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(key[:200] for key in keys[:_SHOWN]) + rest
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
