@@ -14,6 +14,7 @@ from pathlib import Path
 from planish.contract.errors import InvalidModel, UnsafeModel
 from planish.gate.archive import Archive, Entry, read_archive
 from planish.gate.document import Value, parse
+from planish.gate.operators import REGIONS, SIZE_ARITHMETIC, split_target
 from planish.gate.signature import BATCH, Signature
 from planish.gate.symbols import is_symbol, read_size
 
@@ -34,8 +35,11 @@ SCALAR_TYPES = {
     12: "bool",
     13: "bfloat16",
 }
+PAYLOADS = (("data/weights", "weights"), ("data/constants", "constants"))
 _NATIVE = ("data/aotinductor/", "data/executorch/")
 _OBJECT = re.compile(r"data/(weights|constants)/(custom_obj|opaque_obj)_\d+")
+_PAYLOAD = re.compile(r"(weight|tensor)_\d{1,7}")
+_PATH = re.compile(r"[\w.]{1,500}", re.ASCII)
 _MODEL = re.compile(r"models/([\w\-]{1,200})\.json")
 
 
@@ -54,14 +58,18 @@ class Package:
             raise InvalidModel(f"the .pt2 archive lacks {name!r}; send the file torch.export wrote")
         return found
 
-    def program(self, limit: int = MAX_PROGRAM) -> Value:
+    def program_size(self) -> int:
+        """Return the size of the exported program's JSON in bytes."""
+        return self.entry(f"models/{self.tag}.json").size
+
+    def program(self) -> Value:
         """Return the exported program, of a schema that can be read.
 
         Raises:
-            InvalidModel: another schema, damaged, or larger than `limit` bytes.
+            InvalidModel: another schema, damaged, or larger than `MAX_PROGRAM` bytes.
         """
         name = f"models/{self.tag}.json"
-        program = parse(self.archive.read(self.entry(name).name, limit), name)
+        program = parse(self.archive.read(self.entry(name).name, MAX_PROGRAM), name)
         version = program["schema_version"]
         major = version["major"].integer()
         if major != SCHEMA_MAJOR:
@@ -112,9 +120,44 @@ def open_package(path: Path) -> Package:
     return package
 
 
-def pt2_inputs(path: Path, limit: int = MAX_PROGRAM) -> tuple[Signature, ...]:
+def check_content(package: Package, program: Value) -> None:
+    """Refuse what the loader would refuse: foreign operators and pickled weights.
+
+    Raises:
+        OperatorNotAllowed: the graph calls an operator outside the table.
+        UnsafeModel: a weight or constant is pickled.
+    """
+    for node in program["graph_module"]["graph"]["nodes"].items():
+        target = node["target"].text()
+        if target not in REGIONS and target not in SIZE_ARITHMETIC:
+            split_target(target, layer_of(node))
+    for folder, kind in PAYLOADS:
+        for name, meta in package.config(folder, kind).members():
+            payload_file(name, meta)
+
+
+def payload_file(name: str, meta: Value) -> str:
+    """Return the member that holds a tensor's bytes; raises `UnsafeModel` where it is pickled."""
+    file = meta["path_name"].text()
+    if meta["use_pickle"].boolean() or not _PAYLOAD.fullmatch(file):
+        raise UnsafeModel(
+            f"{name[:200]!r} is stored as a pickled object; plain tensors are read. Export a model "
+            "without tensor subclasses and custom objects"
+        )
+    return file
+
+
+def layer_of(node: Value) -> str:
+    """Return the module path of a node: ``…;L__self__conv1,conv1,torch.nn…Conv2d`` → ``conv1``."""
+    stack = node["metadata"].get("nn_module_stack")
+    last = stack.text().rpartition(";")[2].split(",") if stack is not None else []
+    path = last[1] if len(last) > 1 else ""
+    return path if _PATH.fullmatch(path) else ""
+
+
+def pt2_inputs(path: Path) -> tuple[Signature, ...]:
     """Return the inputs of a ``.pt2`` file; see `program_inputs` for what is raised."""
-    return program_inputs(open_package(path).program(limit))
+    return program_inputs(open_package(path).program())
 
 
 def program_inputs(program: Value) -> tuple[Signature, ...]:

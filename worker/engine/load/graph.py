@@ -15,7 +15,8 @@ from torch.fx.node import Argument
 
 from planish.contract.errors import InvalidModel, OperatorNotAllowed
 from planish.gate.document import Value
-from planish.gate.pt2 import SCALAR_TYPES, program_inputs
+from planish.gate.operators import REGIONS
+from planish.gate.pt2 import SCALAR_TYPES, layer_of, program_inputs
 from worker.engine.load.operators import resolve
 from worker.engine.load.treespec import build, parse_treespec
 from worker.engine.load.weights import STRIDED
@@ -33,8 +34,6 @@ _FORMATS = {
     4: torch.preserve_format,
 }
 _PART = re.compile(r"\w{1,200}", re.ASCII)
-_NO_GRAD = "torch.ops.higher_order.wrap_with_set_grad_enabled"
-_AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
 
 
 class GraphReader:
@@ -102,13 +101,13 @@ class GraphReader:
             if self._nodes > MAX_NODES:
                 raise InvalidModel(f"the model has more than {MAX_NODES} operations")
             target = node["target"].text()
-            if target in (_NO_GRAD, _AUTOCAST):
+            if target in REGIONS:
                 self._inline(node, target, depth)
             else:
                 self._call(node, target, graph)
 
     def _call(self, node: Value, target: str, graph: Value) -> None:
-        layer = _layer_of(node)
+        layer = layer_of(node)
         function = resolve(target, layer)
         args, kwargs = self._arguments(node, function)
         outputs = [output.union() for output in node["outputs"].items()]
@@ -208,7 +207,7 @@ class GraphReader:
         """Put the body of a no_grad (or disabled autocast) region into the graph itself."""
         arguments = [item["arg"] for item in node["inputs"].items()]
         at = next((i for i, arg in enumerate(arguments) if arg.union()[0] == "as_graph"), None)
-        enabled = target == _AUTOCAST and (
+        enabled = target.endswith("autocast") and (
             len(arguments) < 3 or arguments[2].raw != {"as_bool": False}
         )
         if at is None or enabled or depth >= MAX_INLINED:
@@ -269,14 +268,6 @@ def graph_module(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
         host = root.get_submodule(path)
         layer._non_persistent_buffers_set |= host._non_persistent_buffers_set & {*layer._buffers}
     return module
-
-
-def _layer_of(node: Value) -> str:
-    """Return the module path of a node: ``…;L__self__conv1,conv1,torch.nn…Conv2d`` → ``conv1``."""
-    stack = node["metadata"].get("nn_module_stack")
-    last = stack.text().rpartition(";")[2].split(",") if stack is not None else []
-    path = last[1] if len(last) > 1 else ""
-    return path if all(_PART.fullmatch(part) for part in path.split(".")) else ""
 
 
 def _result_name(kind: str, content: Value) -> str | None:

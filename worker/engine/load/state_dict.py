@@ -28,9 +28,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         InvalidModel: damaged, or without a state_dict.
     """
     archive = check_checkpoint(path)
-    for name, entry in archive.entries.items() if archive else ():
-        if archive and is_storage(name):
-            archive.verify(entry)
+    if archive is not None:
+        for name in filter(is_storage, archive.entries):
+            archive.verify(archive.entries[name])
     mapped = archive is not None
     loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     for wrapper in WRAPPERS:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from planish.contract.errors import InvalidModel, UnsafeModel
+from planish.contract.errors import InvalidModel
 from planish.gate.document import Value
-from planish.gate.pt2 import MAX_RANK, SCALAR_TYPES, Package
+from planish.gate.pt2 import MAX_RANK, SCALAR_TYPES, Package, payload_file
 from planish.gate.symbols import read_size
 
 STRIDED = 7
 MAX_EXPANDED = 1 << 24
-_PAYLOAD = re.compile(r"(weight|tensor)_\d{1,7}")
 
 
 def read_tensors(package: Package, folder: str, kind: str) -> Mapping[str, Tensor]:
@@ -38,12 +36,7 @@ def read_tensors(package: Package, folder: str, kind: str) -> Mapping[str, Tenso
     known: dict[tuple[object, ...], Tensor] = {}
     tensors: dict[str, Tensor] = {}
     for name, meta in package.config(folder, kind).members():
-        file = meta["path_name"].text()
-        if meta["use_pickle"].boolean() or not _PAYLOAD.fullmatch(file):
-            raise UnsafeModel(
-                f"{name[:200]!r} is stored as a pickled object; plain tensors are read. Export a "
-                "model without tensor subclasses and custom objects"
-            )
+        file = payload_file(name, meta)
         if file not in storages:
             storages[file] = _storage(package, f"{folder}/{file}")
         is_parameter = meta["is_param"].boolean()
