@@ -72,7 +72,7 @@ def test_slower_and_larger_are_called_so() -> None:
     )
     assert words.headline(worse).startswith("2.0× larger, 1.25× slower")
     assert words.tone(worse) == "bad"
-    assert "not an improvement" in Page(render(worse)).text
+    assert "slower than before" in Page(render(worse)).text
     assert words.change(1.02, "faster", "slower", "same speed") == "same speed"
 
 
@@ -136,6 +136,7 @@ def test_training_that_diverged_in_the_middle_still_draws() -> None:
         (words.size(1_086_000), "1.09 MB"),
         (words.big(41_000_000), "41.0 M"),
         (words.milliseconds(0.3123), "0.312 ms"),
+        (words.milliseconds(0.01713), "0.0171 ms"),
         (words.points(-0.0035, 2000), "−0.35 points"),
         (words.points(0.0, 360), "±0.0 points"),
         (words.times(1.077), "1.08×"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planish.contract.report import Report
 from worker.engine.report import blocks, words
-from worker.engine.report.markup import Html, el, join
+from worker.engine.report.markup import Html, el
 
 _USAGE = """\
 python load.py        # prints inputs and outputs, runs one batch
@@ -29,10 +29,10 @@ def certificate(report: Report) -> Html:
 def checks(report: Report) -> Html:
     """Show fidelity to the original and the reload check."""
     f, r = report.fidelity, report.reload
-    badge = el("span", "passed" if r.ok else "failed", class_=f"badge {'good' if r.ok else 'bad'}")
-    state = join([badge, f" largest difference {r.max_abs_error:.2g}"])
+    state = el("span", "passed" if r.ok else "failed", class_=f"badge {'good' if r.ok else 'bad'}")
     rows: dict[str, str] = {
         "Reload in a fresh process": state,
+        "Largest difference after reload": f"{r.max_abs_error:.2g}",
         "Same answer as the original": words.percent(f.agreement),
         "Cosine of the outputs": "–" if f.cosine is None else f"{f.cosine:.5f}",
         "Signal to noise": "–" if f.sqnr_db is None else f"{f.sqnr_db:.1f} dB",

@@ -10,7 +10,6 @@ from worker.engine.report.markup import Html, el, join
 
 _STYLE = Path(__file__).with_name("report.css")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_BADGES = {"good": "better", "mixed": "better, with remarks", "bad": "not an improvement"}
 
 
 def render(report: Report) -> str:
@@ -52,7 +51,7 @@ def _header(report: Report) -> Html:
         "div",
         _mark(),
         el("b", "Planish report"),
-        el("span", _BADGES[tone], class_=f"badge {tone}"),
+        el("span", words.label(report), class_=f"badge {tone}"),
         el("code", report.job_id) if report.job_id else None,
         class_="brand",
     )

@@ -50,7 +50,7 @@ def _pass(done: PassReport) -> Html:
     )
     tables = {key: value for key, value in done.facts.items() if isinstance(value, dict)}
     facts = [
-        el("li", f"{blocks.spaced(key)} ", el("b", blocks.plain_value(value)))
+        el("li", f"{blocks.spaced(key)} ", el("b", _fact(value)))
         for key, value in done.facts.items()
         if key not in tables
     ]
@@ -66,11 +66,17 @@ def _pass(done: PassReport) -> Html:
     )
 
 
+def _fact(value: JsonValue) -> str:
+    """Return a fact in words; two numbers are before and after."""
+    numbers = isinstance(value, list) and all(isinstance(item, int | float) for item in value)
+    if isinstance(value, list) and numbers and len(value) == 2:
+        return " → ".join(map(blocks.plain_value, value))
+    return blocks.plain_value(value)
+
+
 def _fact_table(key: str, table: dict[str, JsonValue]) -> Html:
-    items = [
-        el("li", el("code", name), f" {blocks.plain_value(value)}") for name, value in table.items()
-    ]
-    return blocks.more(f"{blocks.spaced(key)} of {len(items)}", items)
+    items = [el("li", el("code", name), f" {_fact(value)}") for name, value in table.items()]
+    return blocks.more(f"{blocks.spaced(key)} ({len(items)})", items)
 
 
 def _skipped(skipped: tuple[LayerSkipped, ...]) -> Html | None:

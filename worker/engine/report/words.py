@@ -40,6 +40,16 @@ def tone(report: Report) -> Tone:
     return "mixed" if report.warnings else "good"
 
 
+def label(report: Report) -> str:
+    """Return the verdict in a word or two, for a badge."""
+    ratios = report.ratios
+    if ratios.latency is not None and ratios.latency < 1 - NOISE:
+        return "slower than before"
+    if ratios.size < 1 - NOISE:
+        return "larger than before"
+    return {"good": "better", "mixed": "better, with remarks", "bad": "no gain"}[tone(report)]
+
+
 def change(ratio: float, better: str, worse: str, same: str) -> str:
     """Return a ratio in words; within `NOISE` of 1 it is no change."""
     if abs(ratio - 1) <= NOISE:
@@ -115,7 +125,8 @@ def milliseconds(value: float | None) -> str:
     """Return ``0.312 ms``: three figures that matter."""
     if value is None:
         return "–"
-    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1}f} ms"
+    digits = next((d for limit, d in ((0.1, 4), (1, 3), (10, 2)) if value < limit), 1)
+    return f"{value:.{digits}f} ms"
 
 
 def certificate_sentence(certificate: Certificate) -> str:
