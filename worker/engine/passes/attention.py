@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
+from worker.engine.load.attention import Attention
 from worker.engine.passes.layers import layer_of, layers_before, operator_name
 from worker.engine.passes.shape_repair import Shapes, projection_of
 
@@ -43,7 +44,7 @@ def find_heads(module: fx.GraphModule, shapes: Shapes) -> Heads:
 
 def _is_attention(module: fx.GraphModule, node: fx.Node) -> bool:
     layer = layer_of(module, node)
-    return operator_name(node) == ATTENTION or type(layer).__name__ == "Attention"
+    return operator_name(node) == ATTENTION or isinstance(layer, Attention)
 
 
 def _separate(module: fx.GraphModule, found: dict[str | None, tuple[int, ...]]) -> bool:

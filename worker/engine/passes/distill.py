@@ -14,6 +14,7 @@ from worker.engine.model import Model, first_output
 from worker.engine.passes.protocol import Context, Outcome
 from worker.engine.passes.training import needed_splits, plan_training, train_model
 from worker.engine.train.losses import KnowledgeDistillation
+from worker.engine.train.placement import move
 
 
 def run(model: Model, params: Distill, ctx: Context) -> Outcome:
@@ -39,7 +40,7 @@ def _on_device(ctx: Context) -> fx.GraphModule:
     teacher = ctx.teacher.module
     if ctx.device.type == "cpu":
         return teacher
-    return ctx.teacher.clone().module.to(ctx.device)
+    return move(ctx.teacher.clone().module, ctx.device)
 
 
 def _checked(model: Model, params: Distill, ctx: Context) -> dict[str, JsonValue]:

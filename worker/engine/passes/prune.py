@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from planish.contract.errors import NothingChanged
 from planish.contract.problem import FieldError
-from planish.contract.recipe import Params, Prune
+from planish.contract.recipe import Prune
 from planish.contract.report import LayerChanged, LayerSkipped, PassPlan
 from worker.engine.measure.macs import count_macs
 from worker.engine.model import Model
@@ -46,7 +46,7 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
         InvalidRecipe: an `ignore` pattern matches no layer.
         NothingChanged: not one channel could go; the text says why for each kind of reason.
     """
-    round_to = params.round_to or preferred_multiple(ctx.spec.target, _later(ctx))
+    round_to = params.round_to or preferred_multiple(ctx.spec.target)
     reasons = _untouchable(model, params, ctx)
     while True:
         try:
@@ -69,10 +69,6 @@ def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
         layers_skipped=outcome.skipped,
         facts=outcome.facts,
     )
-
-
-def _later(ctx: Context) -> tuple[Params, ...]:
-    return (ctx.spec.recipe or ())[ctx.step :]
 
 
 def _untouchable(model: Model, params: Prune, ctx: Context) -> Reasons:
@@ -178,7 +174,7 @@ def _outcome(
         if old == new
     )
     if not notes:
-        raise _nothing_changed(skipped, params, ctx)
+        raise _nothing_changed(skipped, params, round_to, ctx)
     layers = tuple(
         LayerChanged(name=name, what=_what(widths[name], reads[name], notes.get(name, "")))
         for name in widths
@@ -227,7 +223,7 @@ def _params(module: nn.Module) -> int:
 
 
 def _nothing_changed(
-    skipped: tuple[LayerSkipped, ...], params: Prune, ctx: Context
+    skipped: tuple[LayerSkipped, ...], params: Prune, round_to: int, ctx: Context
 ) -> NothingChanged:
     by_reason = defaultdict(list)
     for layer in skipped:
@@ -239,5 +235,10 @@ def _nothing_changed(
     detail = f"prune would remove no channel at sparsity {params.sparsity}. " + "; ".join(
         said or ["the model has no layer with channels"]
     )
+    if any("rounding" in why or "round_to" in why for why in by_reason):
+        detail += (
+            f". Raise sparsity, or set round_to below {round_to}: channels that are no multiple of "
+            f"{preferred_multiple(ctx.spec.target)} make the file smaller, though hardly faster"
+        )
     pointer = f"/recipe/{ctx.step - 1}"
     return NothingChanged(detail, (FieldError(pointer=pointer, detail=detail),))

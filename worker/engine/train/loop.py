@@ -23,6 +23,7 @@ from worker.engine.progress import Progress
 from worker.engine.train.augment import augment
 from worker.engine.train.losses import Loss
 from worker.engine.train.optimizer import make_optimizer
+from worker.engine.train.placement import move
 from worker.engine.train.samples import Batch, batches_per_epoch, reader, shuffled_batches
 from worker.engine.train.schedule import learning_rate
 
@@ -213,12 +214,12 @@ def _deterministic(seed: int) -> Iterator[None]:
 @contextmanager
 def _training_form(module: fx.GraphModule, run: Run) -> Iterator[None]:
     """Bring a module to the run's device and memory format, and back to CPU and eval mode."""
-    module.to(run.device)
+    move(module, run.device)
     _arrange(module, _memory_format(run.train))
     try:
         yield
     finally:
-        module.to(torch.device("cpu"))
+        move(module, torch.device("cpu"))
         _arrange(module, torch.contiguous_format)
         module.eval()
         for parameter in module.parameters():
