@@ -44,7 +44,7 @@ def optimize(inputs: JobInputs, out_dir: Path, progress: Progress) -> Report:
         InvalidInput: what came cannot be used (model, data or recipe).
         TrainingDiverged, ReloadMismatch, OutOfMemory: the job could not be done.
     """
-    with _memory_watched(), tempfile.TemporaryDirectory(prefix="planish-") as scratch:
+    with memory_watched(), tempfile.TemporaryDirectory(prefix="planish-") as scratch:
         return _run(inputs, out_dir, Path(scratch), progress)
 
 
@@ -103,7 +103,7 @@ def _findings(
 
 
 @contextmanager
-def _memory_watched() -> Iterator[None]:
+def memory_watched() -> Iterator[None]:
     """Turn the ways in which memory runs out into one error."""
     try:
         yield
