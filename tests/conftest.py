@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from planish.contract.errors import Unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,3 +28,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data: set PLANISH_TEST_DATA to its folder ({folder} is absent)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis of our own for the session; tests must not rely on it being empty."""
+    from planish.store.embedded import EmbeddedRedis
+
+    server = EmbeddedRedis(tmp_path_factory.mktemp("store"))
+    try:
+        url = server.start()
+    except Unavailable as error:
+        missing(error.detail)
+    yield url
+    server.stop()

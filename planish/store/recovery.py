@@ -48,6 +48,23 @@ class Recovery:
         self._blobs = blobs
         self._generation = ""
         self._settled: set[str] = set()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Run in a thread of its own until `stop`."""
+        self._stop.clear()
+        self._thread = threading.Thread(
+            target=self.run, args=(self._stop,), name="recovery", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the chore that it is at; harmless when there is none."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     def run(self, stop: threading.Event) -> None:
         """Do all chores in their rhythm until `stop` is set; a failed one comes again soon."""
