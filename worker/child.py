@@ -5,22 +5,24 @@ Loaded by the zygote; nothing here runs before the fork.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
 import torch
 
-from planish.contract.errors import InternalError, OutOfMemory, PlanishError
+from planish.contract.errors import InternalError, OutOfMemory, PlanishError, StorageFull
 from planish.store.durable import sync_tree
 from worker.engine.pipeline import JobInputs, make_plan, optimize
 from worker.engine.report.result import result_of
 from worker.exchange import Draft, Request
-from worker.logs import log_to
+from worker.logs import PlainFormatter, log_to
 from worker.progress import ChannelProgress
 
 log = logging.getLogger(__name__)
@@ -34,14 +36,16 @@ def main(argument: str, channel: int) -> int:
     """
     request = Request.model_validate_json(Path(argument).read_bytes())
     _settle_in(request)
+    began = time.monotonic()
     draft = _attempt(request, ChannelProgress(channel))
     _write(request.draft, draft)
+    log.info("%s finished after %.3f s", request.job_id, time.monotonic() - began)
     return 0 if draft.error is None else 1
 
 
 def _settle_in(request: Request) -> None:
     """Give this process its threads, devices and temporary folder; its children inherit them."""
-    log_to(sys.stderr)
+    log_to(sys.stderr, PlainFormatter())
     os.environ["TMPDIR"] = tempfile.tempdir = str(request.scratch)
     os.chdir(request.scratch)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -91,6 +95,8 @@ def _described(error: Exception) -> PlanishError:
     text = str(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         return OutOfMemory("the engine asked for more memory than there is; try smaller batches")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return StorageFull("the worker's disk is full")
     return InternalError(f"the engine stopped with {name}; the job's log says where")
 
 

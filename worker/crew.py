@@ -61,6 +61,7 @@ class Crew:
             | {"PYTHONPATH": path, ENV_LIFELINE: str(self.lifeline.inherited)},
             pass_fds=[self.lifeline.inherited],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # Celery's words to a terminal; the log goes to stderr
             start_new_session=True,
         )
         self.lifeline.handed_over()

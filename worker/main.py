@@ -27,7 +27,7 @@ from planish.store.jobs import Ledger
 from planish.store.recovery import Recovery
 from worker.app import ring
 from worker.crew import STOP_SECONDS, crews
-from worker.logs import log_to
+from worker.logs import JsonFormatter, log_to
 from worker.settings import WorkerSettings, parse_gpus
 
 log = logging.getLogger("worker")
@@ -117,7 +117,7 @@ class Worker:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to stop; return the exit code."""
-    log_to(sys.stderr)
+    log_to(sys.stderr, JsonFormatter())
     try:
         settings = _settings(argv)
     except ValueError as error:

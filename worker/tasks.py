@@ -21,7 +21,7 @@ from worker.app import app, ring
 from worker.kin import die_with_parent
 from worker.launcher import Launcher, ZygoteFailed
 from worker.lifeline import Lifeline
-from worker.logs import log_to
+from worker.logs import JsonFormatter, log_to
 from worker.settings import WorkerSettings
 from worker.supervisor import Answer, Supervisor
 
@@ -46,7 +46,7 @@ def run(job_id: str) -> None:
 
 
 def _log(**_: object) -> None:
-    log_to(sys.stderr)
+    log_to(sys.stderr, JsonFormatter())
     for chatty in ("celery", "kombu"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

@@ -43,12 +43,12 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt_orphans()
     launcher = socket.socket(fileno=int(arguments[0]))
-    for module in arguments[1:]:
-        importlib.import_module(module)
-    threads = len(list(Path("/proc/self/task").iterdir()))
-    if threads != 1:
-        sys.stderr.write(f"the zygote has {threads} threads after its imports; it needs one\n")
-        return FAULT
+    with _stderr_held_back():
+        for module in arguments[1:]:
+            importlib.import_module(module)
+        threads = len(list(Path("/proc/self/task").iterdir()))
+        if threads != 1:
+            raise RuntimeError(f"there are {threads} threads after the imports; one may be")
     gc.collect()
     gc.freeze()
     with contextlib.suppress(BrokenPipeError):
@@ -58,6 +58,22 @@ def main(arguments: Sequence[str]) -> int:
         if packet is None:
             return 0
         _serve(launcher, packet, descriptors)
+
+
+@contextlib.contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Show what libraries say while they are imported only when the imports fail."""
+    stderr, said = os.dup(2), os.memfd_create("said")
+    os.dup2(said, 2)
+    try:
+        yield
+    except BaseException:
+        os.write(stderr, os.pread(said, PACKET, 0))
+        raise
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(said)
 
 
 def receive(channel: socket.socket) -> tuple[dict[str, str | int] | None, list[int]]:

@@ -46,6 +46,7 @@ class Fleet:
     process: subprocess.Popen[str]
     lines: queue.Queue[dict[str, object]]
     files: dict[str, str]
+    reader: threading.Thread
 
     def submit(self, spec: dict[str, object], kind: str = "job", rings: int = 1) -> str:
         job_id = self.house.submit(spec, kind, **self.files)
@@ -90,6 +91,12 @@ class Fleet:
         found = [p for p in self.descendants() if _cwd(p) == folder / "scratch"]
         return min(found, key=lambda process: process.create_time())
 
+    def close(self) -> None:
+        self.process.wait()
+        self.reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
     def next_line(self, message: str) -> dict[str, object]:
         while True:
             line = self.lines.get(timeout=BOOT_SECONDS)
@@ -125,8 +132,9 @@ def _start(house: House, files: dict[str, str]) -> Fleet:
         for line in process.stderr:
             lines.put(json.loads(line) if line.startswith("{") else {"message": line})
 
-    threading.Thread(target=read, daemon=True).start()
-    return Fleet(house, process, lines, files)
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    return Fleet(house, process, lines, files, reader)
 
 
 def _files(house: House) -> dict[str, str]:
@@ -149,6 +157,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield fleet
         fleet.process.terminate()
         assert fleet.process.wait(15) == 0
+        fleet.close()
 
 
 def test_ready_worker_is_in_the_fleet(fleet: Fleet) -> None:
@@ -250,6 +259,7 @@ def test_stopped_worker_gives_its_job_back_and_leaves_no_process(tmp_path: Path)
         assert fleet.job(job_id).status is JobStatus.QUEUED
         assert house.files.attempts(job_id) == []
         assert house.ledger.fleet().workers == ()
+        fleet.close()
 
         again = _start(house, fleet.files)
         wait_for(lambda: fleet.job(job_id).status is JobStatus.RUNNING, BOOT_SECONDS)
@@ -258,3 +268,4 @@ def test_stopped_worker_gives_its_job_back_and_leaves_no_process(tmp_path: Path)
         family = again.descendants()
         again.process.kill()  # nobody below it may live on
         assert psutil.wait_procs(family, 5)[1] == []
+        again.close()
