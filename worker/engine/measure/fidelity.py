@@ -29,7 +29,7 @@ def fidelity(original: NDArray[np.floating], optimized: NDArray[np.floating]) ->
         agreement=float((before.argmax(-1) == after.argmax(-1)).mean())
         if before.ndim > 1
         else None,
-        cosine=float((before * after).sum()) / norms if norms else None,
+        cosine=min(float((before * after).sum()) / norms, 1.0) if norms else None,
         sqnr_db=10 * math.log10(signal / noise) if noise and signal else None,
         max_abs=float(np.abs(before - after).max()) if before.size else None,
     )

@@ -10,17 +10,19 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather"}
+_UNSHARED = {"DequantizeLinear", "Transpose"}
 _CARRIERS = {"DequantizeLinear", "Transpose", "Reshape", "Identity"}
 
 
 def compact(proto: ModelProto) -> None:
-    """Name weighted nodes after their layers, merge equal constants, strip metadata; in place.
+    """Name weighted nodes, unshare dequantizers, merge constants, strip metadata; in place.
 
     The exporter writes stack traces with file paths into every node; runtimes infer shapes by
     themselves, so the recorded ones are weight without use.
     """
     graph = proto.graph
     _name_layers(graph)
+    _unshare_weights(graph)
     _merge_constants(graph)
     _strip(proto)
 
@@ -76,6 +78,34 @@ def _weight_layer(
         if name in constants and name.endswith(".weight"):
             return layer_of_weight(name)
     return None
+
+
+def _unshare_weights(graph: GraphProto) -> None:
+    """Give each user of a dequantized weight its own DequantizeLinear and Transpose.
+
+    The runtime fuses a dequantizer into its only user; a layer that is called twice would stay
+    float. The integers themselves stay shared.
+    """
+    fixed = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type in _UNSHARED and node.input[0] in fixed:
+            fixed.add(node.output[0])
+    for node in reversed(list(graph.node)):
+        if node.op_type not in _UNSHARED or node.output[0] not in fixed:
+            continue
+        users = [user for user in graph.node if node.output[0] in user.input]
+        for index, user in enumerate(users[1:], 1):
+            _insert_copy(graph, node, user, f"{node.output[0]}:{index}")
+
+
+def _insert_copy(graph: GraphProto, node: NodeProto, user: NodeProto, output: str) -> None:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.name, copy.output[0] = f"{node.name}:{output}", output
+    for index, name in enumerate(user.input):
+        if name == node.output[0]:
+            user.input[index] = output
+    graph.node.insert(list(graph.node).index(node), copy)
 
 
 def _merge_constants(graph: GraphProto) -> None:
