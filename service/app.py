@@ -23,12 +23,16 @@ from service.settings import ServiceSettings
 
 
 def create_app(settings: ServiceSettings) -> ASGIApp:
-    """Return the ASGI application; it opens its connections in the lifespan.
+    """Return the ASGI application; it opens its connections in the lifespan."""
+    return app_of(Desk(settings))
+
+
+def app_of(desk: Desk) -> ASGIApp:
+    """Return the application of a desk.
 
     Order, from the outside: status polls, request id and headers, metrics, key check, routes.
     """
-    desk = Desk(settings)
-    check = KeyCheck(settings.api_key)
+    check = KeyCheck(desk.settings.api_key)
     app = make_api(desk)
     inner = MetricsMiddleware(AuthMiddleware(app, check), desk.metrics)
     return JobFastPath(RequestIdMiddleware(inner), desk.pipe.document, check, desk.metrics)
@@ -55,7 +59,7 @@ def make_api(desk: Desk) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.desk = desk
-    app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: make_openapi(app, desk.settings.api_key is not None)  # type: ignore[method-assign]
     for module in (jobs, events, artifacts, plans, files, catalog, health):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(docs_router.routes)

@@ -1,4 +1,4 @@
-"""Who may come in: one bearer key for the whole API; the health endpoints are open."""
+"""Who may come in: one bearer key for the whole API; health and documentation are open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from planish.contract.errors import Unauthorized
 from service.errors import problem_response
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+# Health checks, and the documentation: it holds no data, and a browser has no key to send for it.
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+DOCS = "/docs"
 
 
 class KeyCheck:
@@ -34,10 +36,15 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and not is_open(scope["path"]):
             sent = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
             if not self.check.allows(sent):
                 error = Unauthorized("send the header Authorization: Bearer <key>")
                 await problem_response(error, scope)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+
+def is_open(path: str) -> bool:
+    """Tell whether a path needs no key."""
+    return path in OPEN_PATHS or path == DOCS or path.startswith(f"{DOCS}/")

@@ -43,6 +43,7 @@ class Desk:
         self.background: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(THREADS, "desk")
         self._slots = asyncio.Semaphore(settings.max_uploads)
+        self.leaving = asyncio.Event()
         self._recovery = Recovery(self.ledger, self.files, self.doorbell.ring, self.blobs)
 
     async def open(self) -> None:
@@ -54,12 +55,17 @@ class Desk:
         self._recovery.start()
         loop.run_in_executor(None, self.doorbell.warm)
 
+    async def leave(self) -> None:
+        """End the open streams: their clients come back to another process, or later."""
+        self.leaving.set()
+        await self.hub.close()
+
     async def close(self) -> None:
         """Stop it; plans that nobody waits for any more are left to recovery."""
         for task in self.background:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
-        await self.hub.close()
+        await self.leave()
         self.pipe.close()
         await asyncio.to_thread(self._recovery.stop)
         self.doorbell.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 from collections.abc import Callable, Mapping
 
 import redis.exceptions
@@ -26,8 +25,6 @@ from planish.contract.errors import (
     Unavailable,
 )
 from planish.contract.problem import PROBLEM_MEDIA_TYPE, FieldError
-
-log = logging.getLogger("planish.service")
 
 RETRY_AFTER_SECONDS = 2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -56,8 +53,8 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(HTTPException, _http_exception)
     for kind in (PlanishError, RequestValidationError, redis.exceptions.RedisError, OSError):
-        app.add_exception_handler(kind, _known)
-    app.add_exception_handler(Exception, _unknown)
+        app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(Exception, _last_resort)
 
 
 def as_planish_error(error: Exception) -> PlanishError:
@@ -72,7 +69,6 @@ def as_planish_error(error: Exception) -> PlanishError:
         return Unavailable("a part of the service cannot be reached; try again")
     if isinstance(error, OSError) and error.errno in _FULL:
         return StorageFull("no space is left on the storage; nothing of this request was kept")
-    log.error("unexpected error", exc_info=error)
     return InternalError("this is a fault of Planish; the log has it under this request_id")
 
 
@@ -85,11 +81,14 @@ def _invalid_parameter(error: RequestValidationError) -> InvalidParameter:
     )
 
 
-async def _known(request: Request, error: Exception) -> Response:
-    return problem_response(as_planish_error(error), request.scope)
+async def _answer(request: Request, error: Exception) -> Response:
+    told = as_planish_error(error)
+    if isinstance(told, InternalError):
+        raise error  # comes back as the last resort, and into the log
+    return problem_response(told, request.scope)
 
 
-async def _unknown(request: Request, error: Exception) -> Response:
+async def _last_resort(request: Request, error: Exception) -> Response:
     return problem_response(as_planish_error(error), request.scope)
 
 
@@ -100,7 +99,7 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):  # registered for HTTPException only
-        return await _unknown(request, error)
+        return await _last_resort(request, error)
     builders: dict[int, Callable[[Request], Response]] = {404: _not_found, 405: _wrong_method}
     if error.status_code in builders:
         return builders[error.status_code](request)

@@ -25,7 +25,7 @@ class Metrics:
     """Counts of one API process."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "planish_http_requests",

@@ -80,8 +80,8 @@ def submission_body() -> Json:
     )
 
 
-def make_openapi(app: FastAPI) -> Json:
-    """Return the document; made once."""
+def make_openapi(app: FastAPI, needs_key: bool) -> Json:
+    """Return the document; made once. Without a key, none is asked for in it either."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
@@ -90,9 +90,12 @@ def make_openapi(app: FastAPI) -> Json:
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         schemas |= _models()
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operation in _operations(document):
-            _correct(path, operation)
+            _correct(operation, needs_key and path not in OPEN_PATHS)
+        if needs_key:
+            document["components"]["securitySchemes"] = {
+                "key": {"type": "http", "scheme": "bearer"}
+            }
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -111,19 +114,19 @@ def _operations(document: Json) -> Iterator[tuple[str, Json]]:
             yield path, operation
 
 
-def _correct(path: str, operation: Json) -> None:
+def _correct(operation: Json, needs_key: bool) -> None:
     responses = operation["responses"]
     validation = responses.get("422", {}).get("content", {}).get("application/json", {})
     if validation.get("schema", {}).get("$ref", "").endswith("HTTPValidationError"):
         del responses["422"]
         responses.setdefault("400", _problem(_TEXTS[400]))
     for status, text in _EVERYWHERE.items():
-        if not (status == 401 and path in OPEN_PATHS):
+        if status != 401 or needs_key:
             responses.setdefault(str(status), _problem(text))
     for response in responses.values():
         response.setdefault("headers", {})["X-Request-Id"] = {"schema": {"type": "string"}}
     operation["responses"] = dict(sorted(responses.items()))
-    if path not in OPEN_PATHS:
+    if needs_key:
         operation["security"] = [{"key": []}]
 
 

@@ -5,12 +5,15 @@ Pure ASGI: Starlette's `BaseHTTPMiddleware` costs more than the whole of a statu
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from planish.contract.wire import HEADER_REQUEST_ID
+
+log = logging.getLogger("planish.service")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -57,4 +60,7 @@ class RequestIdMiddleware:
                 message["headers"] = headers
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception:  # answered by the app's handler where that was still possible
+            log.exception("request %s failed", request_id.decode())

@@ -7,7 +7,8 @@ import socket
 
 import uvicorn
 
-from service.app import create_app
+from service.app import app_of
+from service.desk import Desk
 from service.protocol import guarded_protocol
 from service.settings import ServiceSettings
 
@@ -16,7 +17,11 @@ BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
-    """Prints one line when it is ready; everything else is the log's."""
+    """Prints one line when it is ready; at the end lets open streams go instead of waiting."""
+
+    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+        super().__init__(config)
+        self.desk = desk
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say where."""
@@ -26,11 +31,17 @@ class Server(uvicorn.Server):
             shown = f"[{host}]" if ":" in host else host
             print(f"planish api ready on http://{shown}:{port}", flush=True)  # noqa: T201 - for people
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let open streams go, then drain."""
+        await self.desk.leave()
+        await super().shutdown(sockets)
+
 
 def make_server(settings: ServiceSettings) -> Server:
     """Return a server that is ready to run."""
+    desk = Desk(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app_of(desk),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -43,7 +54,7 @@ def make_server(settings: ServiceSettings) -> Server:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         backlog=BACKLOG,
     )
-    return Server(config)
+    return Server(config, desk)
 
 
 def run_api(settings: ServiceSettings) -> None:

@@ -137,7 +137,7 @@ def _range(schema: JsonValue) -> str:
 def _interval(kind: str, schema: dict[str, JsonValue]) -> str:
     low = _bound(schema, "minimum", "exclusiveMinimum", "≥", ">")
     high = _bound(schema, "maximum", "exclusiveMaximum", "≤", "<")
-    return " ".join((kind, *filter(None, (low, high))))
+    return f"{kind} {', '.join(filter(None, (low, high)))}".rstrip()
 
 
 def _bound(schema: dict[str, JsonValue], closed: str, opened: str, at: str, beyond: str) -> str:

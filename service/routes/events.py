@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -141,6 +142,7 @@ async def _follow_log(desk: Desk, job_id: str) -> AsyncIterator[bytes]:
         terminal = (await job_of(desk, job_id)).terminal
         async for piece in reader.rest():
             yield piece
-        if terminal:
+        if terminal or desk.leaving.is_set():
             return
-        await asyncio.sleep(LOG_POLL_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(desk.leaving.wait(), LOG_POLL_SECONDS)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from planish.contract.errors import FileInUse, MissingPart, NotFound, UnsupportedMedia
 from planish.contract.job import FileInfo, FilePage
+from planish.contract.spec import FILE_ID_PATTERN
 from service.desk import Desk, desk_of
 from service.digest import check_digests, stated_digests
 from service.download import Content, Download
@@ -54,7 +55,9 @@ async def upload_file(
 async def list_files(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+    after: Annotated[
+        str | None, Query(pattern=FILE_ID_PATTERN, description="`next` of the page before.")
+    ] = None,
 ) -> Response:
     """List uploaded files, newest first."""
     page = await asyncio.to_thread(desk_of(request).blobs.list, limit, after)

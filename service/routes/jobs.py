@@ -6,16 +6,16 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
+from pydantic import StringConstraints
 from starlette.responses import Response
 
 from planish.contract.errors import (
     AlreadyTerminal,
-    InvalidParameter,
     NotTerminal,
     Unavailable,
 )
 from planish.contract.job import Job, JobPage, JobStatus
-from planish.contract.wire import JOB_ID, PREFIX_JOB
+from planish.contract.wire import PREFIX_JOB, ULID_ALPHABET
 from planish.store.commit import cancelled, commit
 from service.conditional import conditional_json, etag_of, matches
 from service.desk import Desk, desk_of
@@ -27,6 +27,8 @@ from service.submission import accept, idempotency_key, receive_spec
 router = APIRouter(tags=["jobs"])
 
 JSON = "application/json"
+_JOB_ID = rf"^{PREFIX_JOB}[{ULID_ALPHABET}]{{26}}$"
+_LABEL = Annotated[str, StringConstraints(pattern=r"^[^=]{1,128}=[^=]{1,128}$")]
 
 
 @router.post(
@@ -59,18 +61,15 @@ async def list_jobs(
     request: Request,
     status: Annotated[JobStatus | None, Query(description="Only jobs in this state.")] = None,
     label: Annotated[
-        list[str] | None,
+        list[_LABEL] | None,
         Query(description="`key=value`; repeat it to ask for several.", max_length=16),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+    after: Annotated[
+        str | None, Query(pattern=_JOB_ID, description="`next` of the page before.")
+    ] = None,
 ) -> Response:
     """List jobs, newest first."""
-    for text in label or ():
-        if "=" not in text or not 3 <= len(text) <= 257:
-            raise InvalidParameter(f"label: needs key=value; got {text[:100]!r}")
-    if after is not None and not (after.startswith(PREFIX_JOB) and JOB_ID.match(after)):
-        raise InvalidParameter(f"after: needs the id of a job; got {after[:100]!r}")
     ledger = desk_of(request).ledger
     documents, following = await asyncio.to_thread(
         ledger.page, status, tuple(label or ()), limit, after

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import httpx
+
+from planish.contract.architectures import ARCHITECTURES
+from planish.contract.catalog import ArchitectureCatalog, PassCatalog
+from planish.contract.recipe import PASSES, op_of
+
+
+def test_every_pass_is_described_with_defaults_ranges_and_source(client: httpx.Client) -> None:
+    passes = PassCatalog.model_validate(client.get("/passes").json()).items
+    assert [info.op for info in passes] == [op_of(params) for params in PASSES]
+    for info in passes:
+        assert info.summary
+        assert info.source
+        assert info.json_schema["additionalProperties"] is False
+        for parameter in info.parameters:
+            assert parameter.description, (info.op, parameter.name)
+            assert parameter.range, (info.op, parameter.name)
+
+
+def test_ranges_are_said_in_words(client: httpx.Client) -> None:
+    prune = client.get("/passes").json()["items"][0]
+    ranges = {parameter["name"]: parameter["range"] for parameter in prune["parameters"]}
+    assert ranges["sparsity"] == "number > 0, < 1"
+    assert ranges["method"] == "magnitude, random"
+    assert ranges["round_to"] == "integer ≥ 1, ≤ 256 or null"
+    assert prune["defaults"]["sparsity"] == 0.5
+    assert "sparsity" in prune["schema"]["properties"]
+
+
+def test_needs_are_named(client: httpx.Client) -> None:
+    needs = {info["op"]: info["needs"] for info in client.get("/passes").json()["items"]}
+    assert needs["retrain"] == ["data", "targets"]
+    assert needs["simplify"] == []
+
+
+def test_every_architecture_is_described(client: httpx.Client) -> None:
+    found = ArchitectureCatalog.model_validate(client.get("/architectures").json()).items
+    assert [(a.library, a.name) for a in found] == [(a.library, a.name) for a in ARCHITECTURES]
+    assert all(a.summary and a.source and a.inputs for a in found)
