@@ -30,15 +30,20 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Redis of our own for the session; tests must not rely on it being empty."""
+def run_redis(folder: Path) -> Iterator[str]:
+    """Yield the URL of a real Redis of our own, stopped afterwards."""
     from planish.store.embedded import EmbeddedRedis
 
-    server = EmbeddedRedis(tmp_path_factory.mktemp("store"))
+    server = EmbeddedRedis(folder)
     try:
         url = server.start()
     except Unavailable as error:
         missing(error.detail)
     yield url
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis for the session; tests must neither rely on its being empty nor empty it."""
+    yield from run_redis(tmp_path_factory.mktemp("redis"))

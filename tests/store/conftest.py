@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from planish.store.ids import new_id
 from planish.store.job_files import JobFiles
 from planish.store.jobs import Ledger
 from planish.store.records import Outcome, SpecRecord
+from tests.conftest import run_redis
 
 
 def make_spec(**changes: object) -> Spec:
@@ -42,6 +43,12 @@ def make_outcome(job_id: str, status: JobStatus = JobStatus.SUCCEEDED, **fields:
     """An outcome without a result."""
     values = {"job_id": job_id, "status": status, "finished_at": datetime.now(UTC), **fields}
     return Outcome.model_validate(values)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis that these tests empty and pause as they like."""
+    yield from run_redis(tmp_path_factory.mktemp("store-redis"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ set(id, 'kind', kind, 'status', 'queued', 'attempt', attempt, 'crashes', '0', 'f
   'finished_at', 'null', 'progress', progress, 'spec', spec, 'verdict', 'null', 'result', 'null',
   'error', 'null', 'links', links, 'indexes', indexes, 'files', files)
 redis.call('ZADD', PENDING, now + tonumber(doorbell), id)
-redis.call('ZADD', START_BY, now + tonumber(start_by), id)
+if attempt == '0' then redis.call('ZADD', START_BY, now + tonumber(start_by), id) end
 for _, file in ipairs(cjson.decode(files)) do redis.call('SADD', uses_key(file), id) end
 if kind == 'job' then
   redis.call('ZADD', index_key('all'), 0, id)
