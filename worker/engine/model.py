@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from planish.contract.recipe import Quantize
 
@@ -50,8 +50,8 @@ class Quantization:
 class Model:
     """A network in canonical form.
 
-    `module` takes one tensor for each of `inputs`, in that order, and is in eval mode whenever it is
-    handed over. ATen calls with weights are `torch.nn` layers under their original names.
+    `module` takes one tensor for each of `inputs`, in that order, and is in eval mode whenever it
+    is handed over. ATen calls with weights are `torch.nn` layers under their original names.
     """
 
     module: fx.GraphModule
@@ -74,7 +74,20 @@ class Model:
 
     def clone(self) -> Model:
         """Return a deep copy that shares no memory with this model."""
-        return replace(self, module=copy.deepcopy(self.module))
+        return replace(self, module=keep_persistence(self.module, copy.deepcopy(self.module)))
+
+
+def keep_persistence(source: nn.Module, copied: fx.GraphModule) -> fx.GraphModule:
+    """Leave out of the state_dict of a copy what `source` leaves out; fx forgets it when it copies.
+
+    Args:
+        source: holds at least the layers of the copy, under the same names.
+        copied: changed in place and returned.
+    """
+    for path, layer in copied.named_modules():
+        hidden = source.get_submodule(path)._non_persistent_buffers_set
+        layer._non_persistent_buffers_set |= hidden & layer._buffers.keys()
+    return copied
 
 
 def _sample(spec: InputSpec, batch: int, generator: torch.Generator) -> Tensor:

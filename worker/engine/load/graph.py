@@ -20,6 +20,7 @@ from planish.gate.pt2 import SCALAR_TYPES, layer_of, program_inputs
 from worker.engine.load.operators import resolve
 from worker.engine.load.treespec import build, parse_treespec
 from worker.engine.load.weights import STRIDED
+from worker.engine.model import keep_persistence
 
 MAX_NODES = 100_000
 MAX_INLINED = 4
@@ -62,7 +63,7 @@ class GraphReader:
         self._emit(self._json, 0)
         self._graph.output(self._outputs())
         self._graph.lint()
-        return graph_module(self._root, self._graph)
+        return keep_persistence(self._root, fx.GraphModule(self._root, self._graph).eval())
 
     def _bind(self, kind: str, spec: Value) -> None:
         """Register a parameter, buffer or constant under its original name."""
@@ -199,7 +200,7 @@ class GraphReader:
         "as_scalar_type": lambda _, value: _scalar_type(value),
         "as_memory_format": lambda _, value: _memory_format(value),
         "as_layout": lambda _, value: _layout(value),
-        # The canonical form lives on the CPU; `Model.to` moves it with these arguments.
+        # The canonical form lives on the CPU; training rewrites these when it moves it.
         "as_device": lambda _, value: torch.device("cpu"),
     }
 
@@ -256,18 +257,6 @@ def read_graph(
         InvalidModel: damaged, or built in a way that cannot be rebuilt.
     """
     return GraphReader(program, weights, constants).read()
-
-
-def graph_module(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """Return a module of a graph and what it uses of `root`, in eval mode.
-
-    Buffers that are not part of the state_dict stay out of it, which fx alone forgets.
-    """
-    module = fx.GraphModule(root, graph).eval()
-    for path, layer in module.named_modules():
-        host = root.get_submodule(path)
-        layer._non_persistent_buffers_set |= host._non_persistent_buffers_set & {*layer._buffers}
-    return module
 
 
 def _result_name(kind: str, content: Value) -> str | None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
-from worker.engine.load.graph import LAYER, graph_module
+from worker.engine.load.graph import LAYER
 from worker.engine.load.inplace import drop_batch_counters, make_functional, name_of
 from worker.engine.load.layers import Layer, layer_of
+from worker.engine.model import keep_persistence
 
 FUNCTIONS = "fn"
 
@@ -50,7 +51,7 @@ def remodularize(module: fx.GraphModule) -> fx.GraphModule:
     graph.lint()
     for node in graph.nodes:
         node.meta.clear()
-    return graph_module(module, graph)
+    return keep_persistence(module, fx.GraphModule(module, graph).eval())
 
 
 def _drop_checks(graph: fx.Graph) -> None:

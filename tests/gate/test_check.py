@@ -1,0 +1,191 @@
+"""What the front desk refuses before it accepts a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planish.contract.errors import (
+    AmbiguousLayout,
+    ArchitectureRequired,
+    InputNotFound,
+    InvalidData,
+    InvalidModel,
+    InvalidRecipe,
+    MissingPart,
+    UnknownArchitecture,
+    UnknownFormat,
+)
+from planish.contract.recipe import Quantize, Retrain
+from planish.contract.spec import (
+    Architecture,
+    DataSpec,
+    InputDeclaration,
+    ModelSpec,
+    Preprocess,
+    Spec,
+)
+from planish.gate.check import check_upload
+from planish.gate.signature import Signature
+from tests import zoo
+from tests.exports import export_pt2
+from tests.gate.files import QUICK, STATIC, npz
+
+IMAGES = np.zeros((20, 8, 8), np.uint8)
+LABELS = np.arange(20) % 10
+
+
+def _architecture(name: str = "cifar_resnet", **config: object) -> ModelSpec:
+    return ModelSpec(architecture=Architecture(library="planish", name=name, config=config))
+
+
+def test_a_good_upload_passes_and_says_what_it_is(pt2: Path, tmp_path: Path) -> None:
+    data = npz(tmp_path / "a.npz", x=IMAGES, targets=LABELS, names=["a"])
+    report = check_upload(STATIC, {"model": pt2, "data": data, "test_data": data})
+    assert report.model_format == "pt2"
+    assert report.inputs == (Signature("x", ("batch", 1, 8, 8), "float32"),)
+    assert (report.has_data, report.has_targets) == (True, True)
+
+
+def test_one_input_may_be_called_inputs(pt2: Path, tmp_path: Path) -> None:
+    data = npz(tmp_path / "a.npz", inputs=IMAGES[..., None], targets=LABELS[:, None])
+    assert check_upload(STATIC, {"model": pt2, "data": data}).has_targets
+
+
+def test_task_none_uses_no_labels(pt2: Path, tmp_path: Path) -> None:
+    data = npz(tmp_path / "a.npz", x=IMAGES, targets=["cat"] * 20)
+    spec = Spec(recipe=(Quantize(),), data=DataSpec(task="none"))
+    assert not check_upload(spec, {"model": pt2, "data": data}).has_targets
+
+
+def test_data_without_the_input_names_what_is_there_and_what_is_wanted(
+    pt2: Path, tmp_path: Path
+) -> None:
+    data = npz(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS)
+    with pytest.raises(InputNotFound, match=r"'x' or 'inputs'.*x_train, y_train"):
+        check_upload(QUICK, {"model": pt2, "data": data})
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"x": IMAGES, "targets": LABELS[:19]}, "first dimension must agree"),
+        ({"x": IMAGES, "targets": LABELS.astype(float)}, "class indices are integers"),
+        ({"x": IMAGES, "targets": np.eye(10)[LABELS].astype(int)}, "one class index"),
+        ({"x": IMAGES[:, :7], "targets": LABELS}, "cannot feed"),
+        ({"x": np.array("scalar")}, "cannot feed|numbers"),
+        ({"x": IMAGES[:0], "targets": LABELS[:0]}, "no samples"),
+        ({"x": IMAGES.astype(str), "targets": LABELS}, "numbers of 8 to 64 bits"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(pt2: Path, tmp_path: Path, arrays, says: str) -> None:
+    with pytest.raises(InvalidData, match=says):
+        check_upload(QUICK, {"model": pt2, "data": npz(tmp_path / "a.npz", **arrays)})
+
+
+def test_fractions_cannot_feed_token_ids(tmp_path: Path) -> None:
+    module, example = zoo.tiny_transformer()
+    model = export_pt2(module, example, tmp_path / "a.pt2")
+    data = npz(tmp_path / "a.npz", ids=np.zeros((5, 12), np.float32))
+    with pytest.raises(InvalidData, match="takes int64"):
+        check_upload(QUICK, {"model": model, "data": data})
+
+
+def test_means_must_be_one_or_one_for_each_channel(pt2: Path, tmp_path: Path) -> None:
+    spec = Spec(recipe=QUICK.recipe, data=DataSpec(preprocess=Preprocess(mean=(0.1, 0.2, 0.3))))
+    with pytest.raises(InvalidData, match="takes 1 or 1") as refused:
+        check_upload(spec, {"model": pt2})
+    assert refused.value.errors[0].pointer == "/data/preprocess/mean"
+
+
+def test_an_ambiguous_layout_is_refused_until_it_is_stated(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    shape = InputDeclaration(name="input", shape=("batch", 3, 3, 3))
+    model = _architecture().model_copy(update={"inputs": (shape,)})
+    data = npz(tmp_path / "a.npz", input=np.zeros((20, 3, 3, 3)), targets=LABELS)
+    spec = Spec(recipe=QUICK.recipe, model=model)
+    with pytest.raises(AmbiguousLayout):
+        check_upload(spec, {"model": checkpoint, "data": data})
+    stated = DataSpec(preprocess=Preprocess(layout="nhwc"))
+    check_upload(spec.model_copy(update={"data": stated}), {"model": checkpoint, "data": data})
+
+
+def test_bare_weights_need_an_architecture(checkpoint: Path) -> None:
+    with pytest.raises(ArchitectureRequired, match="cifar_resnet") as refused:
+        check_upload(QUICK, {"model": checkpoint})
+    assert refused.value.errors[0].pointer == "/model/architecture"
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (_architecture("cifar_resnt"), "did you mean 'cifar_resnet'"),
+        (_architecture(dept=20), "did you mean 'depth'"),
+        (_architecture(depth=21), "6n \\+ 2"),
+        (_architecture(depth="20"), "integer"),
+        (_architecture(num_classes=0), "greater than or equal to 1"),
+        (ModelSpec(architecture=Architecture(library="timm", name="x")), "known: planish"),
+    ],
+)
+def test_an_unknown_architecture_or_config_is_refused_with_the_nearest(
+    checkpoint: Path, model: ModelSpec, says: str
+) -> None:
+    with pytest.raises(UnknownArchitecture, match=says):
+        check_upload(Spec(recipe=QUICK.recipe, model=model), {"model": checkpoint})
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (InputDeclaration(name="input", shape=("batch", 1, 32, 32)),),
+        (InputDeclaration(name="input", shape=(2, 3, 32, 32)),),
+        (InputDeclaration(name="input", shape=("batch", 3, 32)),),
+        (InputDeclaration(name="input", shape=("batch", 3, 32, 32), dtype="int64"),),
+        (InputDeclaration(name="input", shape=("batch", 3, "h", 32)),),
+    ],
+)
+def test_stated_inputs_must_suit_the_architecture(checkpoint: Path, inputs) -> None:
+    model = _architecture().model_copy(update={"inputs": inputs})
+    with pytest.raises(InvalidModel, match="cifar_resnet takes") as refused:
+        check_upload(Spec(recipe=QUICK.recipe, model=model), {"model": checkpoint})
+    assert refused.value.errors[0].pointer == "/model/inputs"
+
+
+def test_a_stated_format_or_architecture_must_agree_with_the_content(pt2: Path) -> None:
+    stated = Spec(recipe=QUICK.recipe, model=ModelSpec(format="safetensors"))
+    with pytest.raises(UnknownFormat, match="content is pt2"):
+        check_upload(stated, {"model": pt2})
+    with pytest.raises(InvalidModel, match="leave architecture out"):
+        check_upload(Spec(recipe=QUICK.recipe, model=_architecture()), {"model": pt2})
+
+
+def test_recipes_are_checked_against_the_files(pt2: Path, tmp_path: Path) -> None:
+    spec = Spec(recipe=(Retrain(),))
+    with pytest.raises(InvalidRecipe, match="send a data file"):
+        check_upload(spec, {"model": pt2})
+    with pytest.raises(InvalidRecipe, match="needs labels"):
+        check_upload(spec, {"model": pt2, "data": npz(tmp_path / "a.npz", x=IMAGES)})
+
+
+def test_test_data_comes_with_data_and_labels(pt2: Path, tmp_path: Path) -> None:
+    labelled = npz(tmp_path / "a.npz", x=IMAGES, targets=LABELS)
+    bare = npz(tmp_path / "b.npz", x=IMAGES)
+    with pytest.raises(InvalidData, match="without data"):
+        check_upload(QUICK, {"model": pt2, "test_data": labelled})
+    with pytest.raises(InvalidData, match="test_data has no array named 'targets'"):
+        check_upload(QUICK, {"model": pt2, "data": labelled, "test_data": bare})
+
+
+def test_a_teacher_must_see_what_the_model_sees(pt2: Path, tmp_path: Path) -> None:
+    module, example = zoo.mlp()
+    other = export_pt2(module, example, tmp_path / "a.pt2")
+    with pytest.raises(InvalidModel, match="same data"):
+        check_upload(QUICK, {"model": pt2, "teacher": other})
+    check_upload(QUICK, {"model": pt2, "teacher": pt2})
+    with pytest.raises(MissingPart, match="teacher"):
+        check_upload(Spec(recipe=QUICK.recipe, teacher=ModelSpec()), {"model": pt2})
+    with pytest.raises(MissingPart, match="model"):
+        check_upload(QUICK, {})
