@@ -68,7 +68,7 @@ class Train(Params):
         description="Per-image augmentation: shifted crop with zero padding of 1/8 of the side, "
         "and a horizontal flip. For images only.",
     )
-    channels_last: bool = Field(False, description="NHWC memory format while training (images).")
+    channels_last: bool = Field(True, description="NHWC memory format while training (images).")
 
 
 class Prune(Params):
