@@ -96,7 +96,8 @@ def _thin_evidence(report: Report, samples: Samples) -> Iterator[str]:
         case "unlabelled":
             yield (
                 "The sealed samples have no labels: the only measure of quality is how well the "
-                "outputs agree with the original's. Add an array named targets to measure accuracy."
+                "outputs agree with the original's. Add an array named targets, with the task "
+                "classification, to measure accuracy."
             )
         case "labelled" if total < MIN_SAMPLES:
             yield (
