@@ -14,7 +14,7 @@ from pathlib import Path
 from planish.contract.errors import InvalidParameter, NotFound
 from planish.contract.job import FileInfo, FilePage
 from planish.contract.spec import FILE_ID_PATTERN
-from planish.store.durable import TEMPORARY, make_private, put_new, sync_folder
+from planish.store.durable import TEMPORARY, make_private, sync_folder
 from planish.store.ids import new_ulid
 
 _FILE_ID = re.compile(FILE_ID_PATTERN)
@@ -79,13 +79,14 @@ class Blobs:
             if os.fstat(upload.fd).st_size != size:
                 raise OSError(f"the upload holds {os.fstat(upload.fd).st_size} bytes, not {size}")
             os.fsync(upload.fd)
-            make_private(target.parent)
+            if not target.parent.is_dir():
+                make_private(target.parent)
+                sync_folder(self._blobs)
             if name:
-                put_new(_note(target), json.dumps({"name": name[:MAX_NAME]}).encode())
+                _write_note(target, name)
             with suppress(FileExistsError):
                 os.link(upload.path, target)
             sync_folder(target.parent)
-            sync_folder(self._blobs)
         finally:
             self.abandon(upload)
         return file_id
@@ -174,6 +175,12 @@ def _following(
 
 def _note(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
+
+
+def _write_note(path: Path, name: str) -> None:
+    """Note the client's name, the first one for this content; not worth an fsync."""
+    with suppress(FileExistsError), _note(path).open("x") as file:
+        json.dump({"name": name[:MAX_NAME]}, file)
 
 
 def _name(path: Path) -> str | None:

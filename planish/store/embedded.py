@@ -43,6 +43,7 @@ appendonly yes
 appendfsync everysec
 aof-load-truncated yes
 save ""
+stream-node-max-bytes 1024
 maxmemory-policy noeviction
 """
 

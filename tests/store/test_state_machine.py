@@ -51,9 +51,7 @@ class Jobs(RuleBasedStateMachine):
         self.seen: dict[str, JobStatus] = {}
         self.outcomes: dict[str, bytes] = {}
         self.last_event: dict[str, int] = {}
-        self.highest_fence = 0
-        self.crashes: dict[str, int] = {}
-        self.held: dict[str, int] = {}
+        self.highest_fence: dict[str, int] = {}
 
     def teardown(self) -> None:
         self.client.close()
@@ -91,7 +89,7 @@ class Jobs(RuleBasedStateMachine):
         terminal = self.files.outcome(job) is not None
         assert (forget(self.files, self.ledger, job) == "deleted") == terminal
         if terminal:
-            for memory in (self.seen, self.outcomes, self.last_event, self.crashes, self.held):
+            for memory in (self.seen, self.outcomes, self.last_event, self.highest_fence):
                 memory.pop(job, None)
 
     # --- what workers do
@@ -105,10 +103,9 @@ class Jobs(RuleBasedStateMachine):
         assert status is JobStatus.QUEUED, "one live lease"
         assert document is not None
         assert not Job.model_validate_json(document).cancel_requested
-        assert claim.fence > self.highest_fence
+        assert claim.fence > self.highest_fence.get(job, 0)
         assert claim.crashes < MAX_CRASHES
-        self.highest_fence = claim.fence
-        self.held[job] = claim.fence
+        self.highest_fence[job] = claim.fence
         self.files.attempt_dir(job, claim.attempt, claim.fence)
         return claim
 
@@ -175,7 +172,6 @@ class Jobs(RuleBasedStateMachine):
     def redis_loses_everything(self) -> None:
         self.client.flushall()
         self.last_event.clear()
-        self.held.clear()
         self.recovery.reconcile()
 
     # --- what always holds

@@ -19,4 +19,7 @@ if status == 'succeeded' then
 end
 emit(id, now, 'job.finished', '{"status":"' .. status .. '"}')
 publish(id)
+-- The document is final; its fragments would only take room.
+redis.call('HDEL', job_key(id), 'name', 'labels', 'created_at', 'started_at', 'finished_at',
+  'progress', 'spec', 'verdict', 'result', 'error', 'links', 'files')
 return 1
