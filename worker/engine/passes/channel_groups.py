@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
+from planish.contract.errors import InvalidRecipe
 from worker.engine.passes.layers import Weighted
 from worker.engine.passes.shape_repair import CannotRepair, Shapes, record_shapes, repair_shapes
 
@@ -73,7 +74,16 @@ Importance = Callable[[DependencyGroup], Tensor | None]
 
 
 class ChannelGraph:
-    """The dependency graph of one module, which `cut` changes in place."""
+    """The dependency graph of one module, which `cut` changes in place.
+
+    Args:
+        module: a graph in eval mode whose parameters require gradients.
+        example: inputs to trace with, batch 2.
+        heads: attention heads of each projection, by layer name.
+
+    Raises:
+        InvalidRecipe: the graph cannot be traced.
+    """
 
     def __init__(
         self, module: fx.GraphModule, example: tuple[Tensor, ...], heads: Mapping[str, int]
@@ -81,13 +91,13 @@ class ChannelGraph:
         self.module, self.example, self.heads = module, example, dict(heads)
         self._names = {layer: name for name, layer in module.named_modules()}
         self._shapes: Shapes = record_shapes(module, example)
-        self._graph = tp.DependencyGraph().build_dependency(
-            module,
-            example_inputs=example,
-            forward_fn=lambda net, inputs: net(*inputs),
-            output_transform=lambda out: [t for t in tree_leaves(out) if t.requires_grad],
-            verbose=False,
-        )
+        try:
+            self._graph = _trace(module, example)
+        except BROKEN as error:
+            raise InvalidRecipe(
+                "prune cannot follow how the channels of this model depend on each other "
+                f"({type(error).__name__}); leave prune out"
+            ) from error
 
     def groups(self, ignored: Sequence[str], importance: Importance) -> list[ChannelGroup]:
         """Return the groups that hold none of the ignored layers, in a fixed order.
@@ -202,6 +212,16 @@ class ChannelGraph:
         if isinstance(layer, nn.GroupNorm):
             return layer.num_groups
         return layer.groups if isinstance(layer, _ConvNd) and not _depthwise(layer) else 1
+
+
+def _trace(module: fx.GraphModule, example: tuple[Tensor, ...]) -> tp.DependencyGraph:
+    return tp.DependencyGraph().build_dependency(
+        module,
+        example_inputs=example,
+        forward_fn=lambda net, inputs: net(*inputs),
+        output_transform=lambda out: [t for t in tree_leaves(out) if t.requires_grad],
+        verbose=False,
+    )
 
 
 class Refused(Exception):

@@ -10,7 +10,7 @@ import torch_pruning as tp
 from pydantic import JsonValue
 from torch import fx, nn
 
-from planish.contract.errors import NothingChanged
+from planish.contract.errors import InternalError, NothingChanged
 from planish.contract.problem import FieldError
 from planish.contract.recipe import Prune
 from planish.contract.report import LayerChanged, LayerSkipped, PassPlan
@@ -40,10 +40,10 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
     Args:
         model: a float model; left as it is.
         params: what share of the channels goes, and how they are ranked.
-        ctx: gives the target, the later passes and the seed.
+        ctx: gives the target and the seed.
 
     Raises:
-        InvalidRecipe: an `ignore` pattern matches no layer.
+        InvalidRecipe: an `ignore` pattern matches no layer, or the graph cannot be traced.
         NothingChanged: not one channel could go; the text says why for each kind of reason.
     """
     round_to = params.round_to or preferred_multiple(ctx.spec.target)
@@ -52,6 +52,10 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
         try:
             pruned, choices = _attempt(model.clone(), params, round_to, reasons, ctx)
         except Refused as refused:
+            if reasons.keys() >= set(refused.layers):
+                raise InternalError(
+                    f"pruning failed on layers that it left alone: {refused.why}"
+                ) from refused
             reasons |= dict.fromkeys(refused.layers, refused.why)
             continue
         return _outcome(
