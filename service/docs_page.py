@@ -50,7 +50,8 @@ async def root() -> Response:
 @router.get("/docs")
 async def docs() -> Response:
     """Show the API's documentation."""
-    return Response(_PAGE, headers={"content-security-policy": _POLICY}, media_type="text/html")
+    headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+    return Response(_PAGE, headers=headers, media_type="text/html")
 
 
 @router.get("/docs/start.js")

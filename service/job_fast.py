@@ -17,7 +17,9 @@ from service.conditional import etag_of, matches
 from service.metrics import Metrics
 from service.request_id import request_id_of, response_headers
 
-PREFIX = "/jobs/" + PREFIX_JOB
+ROUTE = "/jobs/{job_id}"
+_FOLDER = "/jobs/"
+_PREFIX = _FOLDER + PREFIX_JOB
 _JSON = (b"content-type", b"application/json")
 _NO_CACHE = (b"cache-control", b"private, no-cache")
 
@@ -32,17 +34,22 @@ class JobFastPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if not (
+        if (
             scope["type"] == "http"
+            and scope["path"].startswith(_PREFIX)
             and scope["method"] == "GET"
-            and scope["path"].startswith(PREFIX)
-            and await self._answer(scope, send)
         ):
-            await self.app(scope, receive, send)
+            started = time.perf_counter()
+            known = self._client_copy(scope)
+            body = None if known is None else await self._document(scope["path"])
+            if body is not None and known is not None:
+                status = await _send(scope, send, body, known)
+                self.metrics.count(ROUTE, "GET", status, time.perf_counter() - started)
+                return
+        await self.app(scope, receive, send)
 
-    async def _answer(self, scope: Scope, send: Send) -> bool:
-        started = time.perf_counter()
-        job_id = scope["path"].removeprefix("/jobs/")
+    def _client_copy(self, scope: Scope) -> bytes | None:
+        """Return the ``If-None-Match`` header (or b""); None when the app is to answer."""
         authorization = if_none_match = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -50,29 +57,25 @@ class JobFastPath:
             elif name == b"if-none-match":
                 if_none_match = value
             elif name == b"prefer":
-                return False
-        if not (JOB_ID.match(job_id) and self.check.allows(authorization)):
-            return False
+                return None
+        return if_none_match if self.check.allows(authorization) else None
+
+    async def _document(self, path: str) -> bytes | None:
+        job_id = path.removeprefix(_FOLDER)
         try:
-            body = await self.read(job_id)
+            return await self.read(job_id) if JOB_ID.match(job_id) else None
         except OSError:
-            return False
-        if body is None:
-            return False
-        unchanged = await _send(scope, send, body, if_none_match)
-        self.metrics.poll(started, unchanged)
-        return True
+            return None
 
 
-async def _send(scope: Scope, send: Send, body: bytes, if_none_match: bytes) -> bool:
+async def _send(scope: Scope, send: Send, body: bytes, if_none_match: bytes) -> int:
     etag = etag_of(body)
     headers = [*response_headers(request_id_of(scope)), (b"etag", etag), _NO_CACHE]
-    unchanged = bool(if_none_match) and matches(if_none_match, etag)
-    if unchanged:
-        body = b""
+    if if_none_match and matches(if_none_match, etag):
+        status, body = 304, b""
     else:
-        headers += [_JSON, (b"content-length", b"%d" % len(body))]
-    status = 304 if unchanged else 200
+        status = 200
+        headers += (_JSON, (b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-    return unchanged
+    return status

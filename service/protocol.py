@@ -16,7 +16,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -24,7 +24,8 @@ from planish.contract.problem import PROBLEM_MEDIA_TYPE, Problem
 from service.zerocopy import EXTENSION, send_file
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp
+    from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent
 
 SWEEP_SECONDS = 0.5
 
@@ -152,7 +153,12 @@ class GuardedProtocol(HttpToolsProtocol):
     # The application's side
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
-        super()._start_asgi_task(cycle, cast("ASGIApp", _Offer(self, cycle, app)))  # type: ignore[arg-type]
+        """Run the application with a cycle that knows the extension and early answers."""
+        cycle.__class__ = GuardedCycle
+        cycle.protocol = self  # type: ignore[attr-defined]
+        if self.scheme == "http":
+            cycle.scope["extensions"] = {EXTENSION: {}}
+        super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def linger(self, cycle: RequestResponseCycle) -> None:
         """Go on reading (and dropping) the rest of a body that an early answer made useless."""
@@ -238,27 +244,27 @@ class GuardedProtocol(HttpToolsProtocol):
     _field_bytes = 0
 
 
-class _Offer:
-    """Wraps the application of one request: offers the extension, sees the last message."""
+class GuardedCycle(RequestResponseCycle):
+    """One request and its response; uvicorn makes it, `GuardedProtocol` gives it this class."""
 
-    def __init__(
-        self, protocol: GuardedProtocol, cycle: RequestResponseCycle, app: ASGIApp
-    ) -> None:
-        self.protocol, self.cycle, self.app = protocol, cycle, app
+    protocol: GuardedProtocol
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["scheme"] == "http":
-            scope["extensions"] = {EXTENSION: {}}
-        self.inner_send = send
-        await self.app(scope, receive, self.send)
-
-    async def send(self, message: Message) -> None:
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a message of the application."""
         if message["type"] == EXTENSION:
-            await send_file(self.cycle, message)
-            message = {"type": "http.response.body", "more_body": message.get("more_body", False)}
-        if self.cycle.more_body and not message.get("more_body") and "status" not in message:
-            self.protocol.linger(self.cycle)
-        await self.inner_send(message)
+            await send_file(self, dict(message))
+            message = _body_event(bool(message.get("more_body")))
+        if (
+            self.more_body
+            and message["type"] == "http.response.body"
+            and not message.get("more_body")
+        ):
+            self.protocol.linger(self)
+        await super().send(message)
+
+
+def _body_event(more_body: bool) -> HTTPResponseBodyEvent:
+    return {"type": "http.response.body", "body": b"", "more_body": more_body}
 
 
 def guarded_protocol(limits: Limits) -> type[GuardedProtocol]:

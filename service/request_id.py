@@ -5,6 +5,7 @@ Pure ASGI: Starlette's `BaseHTTPMiddleware` costs more than the whole of a statu
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import secrets
@@ -20,7 +21,8 @@ Headers = list[tuple[bytes, bytes]]
 _NAME = HEADER_REQUEST_ID.lower().encode()
 _ACCEPTED = re.compile(rb"^[A-Za-z0-9._:-]{1,64}$")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
-_REFERRER = (b"referrer-policy", b"no-referrer")
+_PROCESS = secrets.token_hex(4).encode()
+_numbers = itertools.count(1)
 _NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -29,12 +31,12 @@ def request_id_of(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == _NAME and _ACCEPTED.match(value):
             return bytes(value)
-    return secrets.token_hex(8).encode()
+    return b"%s%08x" % (_PROCESS, next(_numbers))
 
 
 def response_headers(request_id: bytes) -> Headers:
     """Return the headers that every response carries."""
-    return [(_NAME, request_id), _NOSNIFF, _REFERRER]
+    return [(_NAME, request_id), _NOSNIFF]
 
 
 class RequestIdMiddleware:

@@ -74,7 +74,7 @@ async def _from_form(desk: Desk, request: Request) -> Spec:
         form = await receive_form(
             request.receive, boundary, stated, desk.blobs, desk.upload_pool, limit
         )
-        desk.metrics.upload_bytes.inc(sum(file.size for file in form.files.values()))
+        desk.metrics.upload_bytes += sum(file.size for file in form.files.values())
         try:
             return await asyncio.to_thread(_keep_form, desk, form)
         finally:

@@ -58,6 +58,7 @@ async def job_report(
     response.headers["vary"] = "Accept"
     if name == REPORT_HTML:
         response.headers["content-security-policy"] = REPORT_POLICY
+        response.headers["referrer-policy"] = "no-referrer"
     return response
 
 

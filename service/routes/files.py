@@ -111,7 +111,7 @@ async def _receive(desk: Desk, request: Request, name: str | None) -> tuple[File
         sink = FileSink(await asyncio.to_thread(desk.blobs.new_upload))
         try:
             await write_body(request.receive, limit, sink, desk.upload_pool)
-            desk.metrics.upload_bytes.inc(sink.size)
+            desk.metrics.upload_bytes += sink.size
             if sink.size == 0:
                 raise MissingPart("the body is empty; send the file's bytes as the body")
             check_digests(stated, sink.sha256, "the body")
