@@ -18,6 +18,13 @@ from worker.engine.report.layers import LayerSize, layer_sizes
 
 BEFORE = ("load", "baseline")
 AFTER = ("export", "measure", "reload", "report")
+MESSAGES = {
+    "load": "reading model and data",
+    "baseline": "exporting the original",
+    "export": "exporting the optimized model",
+    "reload": "opening every artifact in a fresh process",
+    "report": "writing the report",
+}
 
 
 class Stages:
@@ -34,6 +41,7 @@ class Stages:
             raise RuntimeError(f"the stage after {self._at} is {self._names[self._at]}, not {name}")
         self._at += 1
         self._progress.stage(name, self._at, len(self._names))
+        self._progress.update(0.0, MESSAGES.get(name, name))
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,12 @@ def test_training_that_diverged_in_the_middle_still_draws() -> None:
     assert "Loss per epoch" in render(report.model_copy(update={"training": tuple(epochs)}))
 
 
+def test_disturbed_rounds_do_not_squeeze_the_plot() -> None:
+    rounds = {"baseline": (2.0,) * 39 + (90.0,), "optimized": (1.0,) * 40}
+    page = Page(render(sample_report().model_copy(update={"latency_rounds": rounds})))
+    assert "baseline, median 2 ms, 1 beyond the axis" in page.text
+
+
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from planish.contract.report import Metric, PassReport, Ratios, Report
+from planish.contract.report import Latency, Metric, PassReport, Ratios, Report
 from tests.engine.report.sample import sample_report
 from worker.engine.report import words
 from worker.engine.report.certificate import Paired
@@ -98,6 +98,14 @@ def test_more_threads_than_processors_are_said() -> None:
     report = sample_report()
     report = report.model_copy(update={"environment": {**report.environment, "cpus_available": 1}})
     assert "overloaded machine" in said(report)
+
+
+def test_busy_machine_is_said() -> None:
+    report = sample_report()
+    shaken = report.baseline.model_copy(
+        update={"latency_ms": Latency(p50=1.0, p90=5.0, p99=30.0, samples=120)}
+    )
+    assert "5.0× the median" in said(report.model_copy(update={"baseline": shaken}))
 
 
 def test_tone_follows_the_warnings() -> None:

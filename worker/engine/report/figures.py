@@ -56,7 +56,7 @@ def tiles(report: Report) -> Html:
     main = {"File size", "Latency p50", "Multiply-accumulates"}
     for figure in _figures(report):
         if figure.name in main:
-            was = f"was {figure.shown(figure.before)} · {words.times(figure.ratio)}"
+            was = f"was {figure.shown(figure.before)} · {figure.change}"
             found.append(
                 _tile(figure.name, figure.shown(figure.after), was, figure.before, figure.after)
             )

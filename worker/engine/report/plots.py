@@ -15,6 +15,7 @@ from worker.engine.report.markup import Html, el, join
 
 WIDTH = 400
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 26
+_OUTLIER = 1.6
 Tick = Callable[[float], str]
 
 
@@ -74,10 +75,14 @@ def lines(series: Series, bands: Sequence[Band], label: str, tick: Tick) -> Html
 
 
 def strips(rounds: dict[str, tuple[float, ...]], label: str, tick: Tick) -> Html:
-    """Return one lane of dots for each side: the median latency of every round."""
+    """Return one lane of dots for each side: the median latency of every round.
+
+    Rounds that something else on the machine disturbed stand at the end of the axis, hollow.
+    """
     height, lane = 170, 58
     known = [value for values in rounds.values() for value in values]
-    axis = Axis.over(0.0, max(known), LEFT - 32, WIDTH - RIGHT - 14)
+    usual = _OUTLIER * max(median(values) for values in rounds.values())
+    axis = Axis.over(0.0, min(max(known), usual), LEFT - 32, WIDTH - RIGHT - 14)
     parts: list[Html] = []
     for value in axis.ticks:
         at = axis.at(value)
@@ -121,11 +126,18 @@ def _lane(
 ) -> list[Html]:
     middle = median(values)
     at = axis.at(middle)
+    end, far = axis.ticks[-1], sum(value > axis.ticks[-1] for value in values)
     dots = [
-        _dot(axis.at(value), y + 18 + _jitter(index), css, tick(value))
+        _dot(
+            axis.at(min(value, end)),
+            y + 18 + _jitter(index),
+            f"{css} far" if value > end else css,
+            tick(value),
+        )
         for index, value in enumerate(values)
     ]
-    text = el("text", f"{side}, median {tick(middle)} ms", x=LEFT - 32, y=y, class_="name")
+    title = f"{side}, median {tick(middle)} ms" + (f", {far} beyond the axis" if far else "")
+    text = el("text", title, x=LEFT - 32, y=y, class_="name")
     return [text, *dots, el("line", x1=at, x2=at, y1=y + 5, y2=y + 31, class_="median")]
 
 

@@ -13,6 +13,7 @@ from worker.engine.report.quality import Samples
 
 LARGE_DROP = 0.01
 NAMED_LAYERS = 5
+DISTURBED = 2.0
 _INT8_ISA = {"avx_vnni", "avx512_vnni", "amx_int8", "i8mm", "asimddp"}
 
 
@@ -34,6 +35,7 @@ def remarks(
         *_passes(report.passes),
         *_float_layers(kept_float),
         *_threads(report),
+        *_disturbed(report),
     )
 
 
@@ -120,6 +122,17 @@ def _float_layers(names: Sequence[str]) -> Iterator[str]:
         shown = ", ".join(names[:NAMED_LAYERS])
         more = f" and {len(names) - NAMED_LAYERS} more" if len(names) > NAMED_LAYERS else ""
         yield f"The runtime computes these layers in floats: {shown}{more}."
+
+
+def _disturbed(report: Report) -> Iterator[str]:
+    for side in (report.baseline.latency_ms, report.optimized.latency_ms):
+        if side is not None and side.p90 > DISTURBED * side.p50:
+            yield (
+                "Something else kept the machine busy while the models were timed "
+                f"(p90 is {words.times(side.p90 / side.p50)} the median): the medians and their "
+                "ratio hold, the tails do not."
+            )
+            return
 
 
 def _threads(report: Report) -> Iterator[str]:
