@@ -40,7 +40,7 @@ def select_layers(module: fx.GraphModule, params: Quantize, step: int) -> Select
     """Choose the layers for int8.
 
     Args:
-        module: a float graph in canonical form.
+        module: a float graph in canonical form, its BatchNorm layers folded where possible.
         params: the pass.
         step: position in the recipe, from 1; errors point at it.
 
@@ -63,7 +63,7 @@ def _reasons(module: fx.GraphModule, params: Quantize, kept: set[str]) -> Iterat
         if node.op == "call_function" and node.target in _COMPUTED:
             yield node.name, "its weight is computed in the graph"
         layer = layer_of(module, node)
-        if layer is None or next(layer.parameters(), None) is None or _folds(module, node, layer):
+        if layer is None or next(layer.parameters(), None) is None:
             continue
         name = str(node.target)
         yield name, "named in keep_float" if name in kept else _why_float(layer, params)
@@ -81,17 +81,8 @@ def _why_float(layer: nn.Module, params: Quantize) -> str:
     if isinstance(layer, nn.Embedding):
         return "a table lookup computes nothing that integers would speed up"
     if isinstance(layer, _BatchNorm):
-        return "follows no convolution or linear layer that it could be folded into"
+        return "could not be folded into a layer before it"
     return f"the target has no int8 kernel for {type(layer).__name__}"
-
-
-def _folds(module: fx.GraphModule, node: fx.Node, layer: nn.Module) -> bool:
-    """Whether a BatchNorm disappears into the layer before it."""
-    before = node.args[0]
-    if not isinstance(layer, _BatchNorm) or not isinstance(before, fx.Node):
-        return False
-    source = layer_of(module, before)
-    return isinstance(source, (*_CONVOLUTIONS, nn.Linear)) and len(before.users) == 1
 
 
 def _sharing_with_float(module: fx.GraphModule, reasons: dict[str, str]) -> Iterator[str]:

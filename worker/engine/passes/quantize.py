@@ -10,10 +10,11 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from planish.contract.errors import NothingChanged
-from planish.contract.recipe import Quantize
+from planish.contract.recipe import Quantize, Simplify
 from planish.contract.report import LayerChanged, LayerSkipped, PassPlan
 from worker.engine.load.data import Dataset, synthetic
 from worker.engine.model import Model, Quantization, QuantizedLayer
+from worker.engine.passes import simplify
 from worker.engine.passes.protocol import Context, Outcome
 from worker.engine.passes.quantizable import Selection, select_layers
 from worker.engine.quantize.dynamic import dynamic_layers
@@ -27,7 +28,7 @@ _NOISE_WARNING = (
 
 
 def run(model: Model, params: Quantize, context: Context) -> Outcome:
-    """Quantize a float model.
+    """Quantize a float model, after folding its BatchNorm layers.
 
     Static: the returned graph computes on int8 weights with q/dq pairs. Dynamic: the graph stays
     float and the ONNX writer puts the integers in.
@@ -36,6 +37,7 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
         InvalidRecipe: a `keep_float` pattern matches no layer.
         NothingChanged: no layer can become int8.
     """
+    model = simplify.run(model, Simplify(), context).model
     selection = _selection(model, params, context)
     facts = _facts(params)
     if params.mode == "dynamic":
@@ -56,7 +58,8 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
 
 
 def plan(model: Model, params: Quantize, context: Context) -> tuple[Model, PassPlan]:
-    """Return which layers would become int8; the model itself is returned unchanged."""
+    """Return a copy with its BatchNorm layers folded, and which layers would become int8."""
+    model, _ = simplify.plan(model, Simplify(), context)
     selection = _selection(model, params, context)
     facts = _facts(params)
     if params.mode == "static":

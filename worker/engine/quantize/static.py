@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, fx
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -31,7 +32,7 @@ def quantize_static(
 ) -> Model:
     """Return the model with int8 weights and q/dq pairs around what the target computes in int8.
 
-    BatchNorm layers are folded away first. The new graph holds ATen and ``quantized_decomposed``
+    The new graph holds ATen and ``quantized_decomposed``
     calls; a layer keeps ``.weight`` (int8), ``.weight_scale`` and ``.weight_zero_point``.
 
     Args:
@@ -41,8 +42,9 @@ def quantize_static(
         batches: calibration samples, model-ready.
     """
     with quiet(), torch.no_grad():
-        graph = export_program(model).module(check_guards=False)
+        graph = _functional(export_program(model)).module(check_guards=False)
         _drop_identities(graph)
+        _shield_batchnorms(graph)
         names = _layer_calls(graph, layers)
         prepared = prepare_pt2e(graph, RuntimeQuantizer(params, {f"{n}.weight" for n in layers}))
         for batch in batches:
@@ -57,12 +59,36 @@ def quantize_static(
     )
 
 
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """Turn in-place writes into values: a q/dq pair hands on a copy, whose writes are lost."""
+    schemas = (getattr(node.target, "_schema", None) for node in program.graph.nodes)
+    if any(schema is not None and schema.is_mutable for schema in schemas):
+        program = program.run_decompositions({})
+    return program
+
+
 def _drop_identities(graph: fx.GraphModule) -> None:
     """Remove dropout: idle in eval mode, it would part a layer from its activation."""
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and node.target in _IDENTITIES:
             node.replace_all_uses_with(source(node, 0))
             graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def _shield_batchnorms(graph: fx.GraphModule) -> None:
+    """Keep torchao from folding what is left of BatchNorm layers.
+
+    Those that can be folded are folded already. torchao would fold into a layer that is called
+    twice as well, and change the other call's weights with it.
+    """
+    for node in list(graph.graph.nodes):
+        if node.op == "call_function" and "batch_norm" in str(node.target):
+            value = source(node, 0)
+            with graph.graph.inserting_before(node):
+                alias = graph.graph.call_function(aten.alias.default, (value,))
+            alias.meta = dict(value.meta)
+            node.replace_input_with(value, alias)
     graph.recompile()
 
 
