@@ -99,10 +99,10 @@ def check_checkpoint(path: Path) -> Archive | None:
         InvalidModel: damaged, or not laid out as torch.save does.
     """
     with path.open("rb") as file:
-        head = file.read(MAX_PICKLE)
-    if head.startswith(LEGACY_MAGIC):
-        check_legacy(head)
-        return None
+        head = file.read(len(LEGACY_MAGIC))
+        if head == LEGACY_MAGIC:
+            check_legacy(head + file.read(MAX_PICKLE))
+            return None
     archive = read_archive(path, InvalidModel)
     roots = {name.partition("/")[0] for name in archive.entries}
     pickles = [name for name in archive.entries if name.endswith("/data.pkl")]

@@ -21,6 +21,7 @@ from planish.gate.symbols import is_symbol, read_size
 SCHEMA_MAJOR = 8
 MAX_PROGRAM = 64 << 20
 MAX_CONFIG = 32 << 20
+MAX_NODES = 100_000
 MAX_RANK = 8
 
 SCALAR_TYPES = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planish.contract.architectures import ARCHITECTURES
 from planish.contract.errors import (
     AmbiguousLayout,
     ArchitectureRequired,
@@ -27,9 +28,14 @@ from planish.contract.spec import (
     Preprocess,
     Spec,
 )
+from planish.gate.archive import MAX_ENTRIES
 from planish.gate.check import check_upload
-from planish.gate.signature import Signature
+from planish.gate.pickles import MAX_PICKLE
+from planish.gate.pt2 import MAX_NODES, MAX_PROGRAM
+from planish.gate.safetensors import MAX_HEADER, MAX_TENSORS
+from planish.gate.signature import Signature, show_shape
 from tests import zoo
+from tests.conftest import ROOT
 from tests.exports import export_pt2
 from tests.gate.files import QUICK, STATIC, npz
 
@@ -189,3 +195,15 @@ def test_a_teacher_must_see_what_the_model_sees(pt2: Path, tmp_path: Path) -> No
         check_upload(Spec(recipe=QUICK.recipe, teacher=ModelSpec()), {"model": pt2})
     with pytest.raises(MissingPart, match="model"):
         check_upload(QUICK, {})
+
+
+def test_the_page_on_formats_holds_what_the_code_does() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text()
+    for entry in ARCHITECTURES:
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{entry.name}`"))
+        assert all(f"`{field}`" in row for field in entry.config.model_fields)
+        assert show_shape(entry.inputs[0].shape) in row
+    for known in (MAX_ENTRIES, MAX_NODES, MAX_TENSORS):
+        assert f"{known:,}" in page
+    for known in (MAX_PROGRAM, MAX_HEADER, MAX_PICKLE):
+        assert f"{known >> 20} MiB" in page

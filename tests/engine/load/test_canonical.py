@@ -180,3 +180,28 @@ def test_a_decomposed_program_is_read_too(tmp_path: Path) -> None:
     assert torch.allclose(ours[0], theirs[0], atol=1e-6)
     assert sum(isinstance(m, nn.Linear) for m in model.module.modules()) == 3
     assert sum(isinstance(m, nn.BatchNorm1d) for m in model.module.modules()) == 1
+
+
+class Modes(nn.Module):
+    """Everything whose mode an export bakes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.planes = nn.Dropout2d(0.5)
+        self.lstm = nn.LSTM(6, 8, 2, dropout=0.5, batch_first=True)
+        self.norm = nn.RMSNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, 8)."""
+        return self.norm(self.lstm(self.planes(x[:, None])[:, 0])[0].mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.lstm:UserWarning")
+def test_a_train_mode_export_is_deterministic_in_eval_mode(tmp_path: Path) -> None:
+    module, example = zoo.seeded(Modes, (2, 5, 6))
+    path = export_pt2(module.train(), example, tmp_path / "a.pt2")
+    model = load_model(path, ModelSpec())
+    module.eval()
+    assert same(run(model.module, example), run(module, example))
+    model.module.train()
+    assert not same(run(model.module, example), run(model.module, example))

@@ -16,13 +16,12 @@ from torch.fx.node import Argument
 from planish.contract.errors import InvalidModel, OperatorNotAllowed
 from planish.gate.document import Value
 from planish.gate.operators import REGIONS
-from planish.gate.pt2 import SCALAR_TYPES, layer_of, program_inputs
+from planish.gate.pt2 import MAX_NODES, SCALAR_TYPES, layer_of, program_inputs
 from worker.engine.load.operators import resolve
 from worker.engine.load.treespec import build, parse_treespec
 from worker.engine.load.weights import STRIDED
 from worker.engine.model import keep_persistence
 
-MAX_NODES = 100_000
 MAX_INLINED = 4
 LAYER = "layer"
 RANK = "rank"

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx, nn
-from torch._ops import OpOverload
 
+from worker.engine.load.call import Layer, arguments_of
 from worker.engine.load.graph import LAYER
 from worker.engine.load.inplace import drop_batch_counters, make_functional, name_of
-from worker.engine.load.layers import Layer, layer_of
+from worker.engine.load.layers import layer_of
 from worker.engine.model import keep_persistence
 
 FUNCTIONS = "fn"
@@ -29,6 +29,7 @@ _CHECKS = frozenset(
     )
 )
 _TUPLES = frozenset(("_native_batch_norm_legit_no_training", "native_layer_norm"))
+_RECURRENT = frozenset(("lstm", "gru"))
 _COUNTER = "num_batches_tracked"
 
 
@@ -39,7 +40,7 @@ def remodularize(module: fx.GraphModule) -> fx.GraphModule:
     given module is used up.
     """
     graph = module.graph
-    _drop_checks(graph)
+    _drop_run_time(graph)
     drop_batch_counters(graph)
     make_functional(graph)
     graph.eliminate_dead_code()
@@ -54,13 +55,16 @@ def remodularize(module: fx.GraphModule) -> fx.GraphModule:
     return keep_persistence(module, fx.GraphModule(module, graph).eval())
 
 
-def _drop_checks(graph: fx.Graph) -> None:
-    """Erase run-time asserts; let `view` take any memory format."""
+def _drop_run_time(graph: fx.Graph) -> None:
+    """Erase run-time asserts and baked modes; let `view` take any memory format."""
     for node in reversed(list(graph.nodes)):
         if name_of(node) in _CHECKS:
             graph.erase_node(node)
         elif node.target is torch.ops.aten.view.default:
             node.target = torch.ops.aten.reshape.default
+        elif name_of(node) in _RECURRENT:
+            node.kwargs = {**arguments_of(node, node.target), "train": False}
+            node.args = ()
 
 
 @dataclass
@@ -74,7 +78,7 @@ class _Builder:
 
     def visit(self, node: fx.Node) -> None:
         """Replace a call by a layer, where it was one."""
-        layer = layer_of(node, self.tensors) if isinstance(node.target, OpOverload) else None
+        layer = layer_of(node, self.tensors)
         if layer is None:
             return
         path = self._weighted(node, layer) if layer.weights else f"{self.functions}.{node.name}"
