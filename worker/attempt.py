@@ -6,7 +6,10 @@ import logging
 import select
 import signal
 import time
+from collections import deque
+from collections.abc import Callable
 from enum import Enum
+from typing import TypeVar
 
 import redis
 
@@ -19,10 +22,13 @@ from worker.progress import Inbox, Tracker
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 BEAT_SECONDS = 1.0
 UPDATE_SECONDS = 0.25
 GRACE_SECONDS = 0.5
 KILL_SECONDS = 10.0
+AGAIN_SECONDS = 0.2
 
 
 class End(Enum):
@@ -63,6 +69,26 @@ class Lease:
         """Seconds until the next beat; not above 0 when it is time."""
         return self._tried + self._every - time.monotonic()
 
+    @property
+    def over(self) -> bool:
+        """Whether it has run out, as far as is known here."""
+        return time.monotonic() - self._kept > self._lease_ms / 1000
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Call the ledger, again and again while Redis is away.
+
+        Raises:
+            Interrupted: the lease has run out meanwhile.
+        """
+        while True:
+            try:
+                return call()
+            except redis.RedisError as error:
+                log.warning("no answer", extra={"job": self._claim.job_id, "reason": str(error)})
+                if self.over:
+                    raise Interrupted(End.FENCED) from None
+                time.sleep(AGAIN_SECONDS)
+
     def tick(self) -> None:
         """Beat if it is time to; raises like `beat`."""
         if self.due <= 0:
@@ -83,7 +109,7 @@ class Lease:
             answer = self._ledger.beat(claim.job_id, claim.fence, self._lease_ms, progress)
         except redis.RedisError as error:
             log.warning("no beat", extra={"job": claim.job_id, "reason": str(error)})
-            if time.monotonic() - self._kept > self._lease_ms / 1000:
+            if self.over:
                 raise Interrupted(End.FENCED) from None
             return False
         self._kept = self._tried
@@ -123,6 +149,7 @@ class Attempt:
         self._deadline = time.monotonic() + run_seconds
         self._inbox = Inbox(child.channel)
         self._tracker = Tracker()
+        self._events: deque[EventMessage] = deque()
         self._changed = self._urgent = False
         self._shown = 0.0
 
@@ -131,7 +158,6 @@ class Attempt:
 
         Raises:
             Interrupted: it had to end, and is dead with everything that it started.
-            redis.RedisError: an event could not be kept; the child is dead.
         """
         try:
             while (code := self._child.poll()) is None:
@@ -154,9 +180,9 @@ class Attempt:
         """Beat when it is time, or when there is something new to show."""
         since = time.monotonic() - self._shown
         if self._urgent or (self._changed and since >= UPDATE_SECONDS):
-            if self._lease.beat(self._tracker.progress()):
-                self._changed = self._urgent = False
-                self._shown = time.monotonic()
+            self._changed = not self._lease.beat(self._tracker.progress())
+            self._urgent = False
+            self._shown = time.monotonic()
         else:
             self._lease.tick()
 
@@ -176,12 +202,18 @@ class Attempt:
     def _listen(self) -> None:
         for message in self._inbox.receive():
             if isinstance(message, EventMessage):
-                claim = self._claim
-                self._ledger.event(claim.job_id, claim.fence, message.type, message.data)
+                self._events.append(message)
                 continue
             self._tracker.take(message)
             self._changed = True
             self._urgent |= isinstance(message, StageMessage)
+        self._lease.ask(self._pass_events_on)
+
+    def _pass_events_on(self) -> None:
+        while self._events:
+            event = self._events[0]
+            self._ledger.event(self._claim.job_id, self._claim.fence, event.type, event.data)
+            self._events.popleft()
 
     def _drain(self) -> None:
         """Take what the child wrote last; it is dead, so there is an end to it."""

@@ -108,6 +108,7 @@ class Launcher:
         self._entry = entry
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._child: Child | None = None
 
     @property
     def pid(self) -> int | None:
@@ -148,12 +149,14 @@ class Launcher:
         Raises:
             ZygoteFailed: no zygote could be had.
         """
+        if self._child is not None and self._child.poll() is None:
+            self.close()  # the last child could not be killed: its zygote still waits for it
         request = json.dumps({"entry": self._entry, "argument": argument}).encode()
         for _ in range(2):
             zygote = self.start()
-            child = _fork(zygote, request, log_file)
-            if child is not None:
-                return child
+            self._child = _fork(zygote, request, log_file)
+            if self._child is not None:
+                return self._child
             self.close()  # it died since the last job
         raise ZygoteFailed("the zygote ends when it is asked for a child")
 
@@ -167,7 +170,7 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._socket = self._process = None
+        self._socket = self._process = self._child = None
 
 
 def _fork(zygote: socket.socket, request: bytes, log_file: int) -> Child | None:

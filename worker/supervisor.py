@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from planish.store.jobs import MAX_CRASHES, Claim, Ledger
 from planish.store.records import Outcome, SpecRecord
 from worker.attempt import Attempt, End, Interrupted, Lease
 from worker.exchange import DRAFT, REQUEST, SCRATCH, Draft, Request
-from worker.launcher import Launcher, ZygoteFailed
+from worker.launcher import Child, Launcher, ZygoteFailed
 from worker.lifeline import Lifeline
 from worker.machine import cores, oom_kills
 from worker.settings import WorkerSettings
@@ -59,6 +60,33 @@ class Crash(Exception):
         super().__init__(f"exit code {code}")
         self.code = code
         self.out_of_memory = out_of_memory
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claimed job.
+
+    Attributes:
+        record: what was asked for.
+        claim: the hold on it.
+        lease: keeps the hold.
+        folder: of this attempt.
+    """
+
+    record: SpecRecord
+    claim: Claim
+    lease: Lease
+    folder: Path
+
+    @property
+    def artifacts(self) -> Path:
+        """Where the child puts what it makes."""
+        return self.folder / ARTIFACTS
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What each line of the log says about it."""
+        return {"job": self.claim.job_id, "attempt": self.claim.attempt}
 
 
 class Supervisor:
@@ -116,24 +144,35 @@ class Supervisor:
         return self._run(record, claim)
 
     def _run(self, record: SpecRecord, claim: Claim) -> Answer:
-        facts = {"job": claim.job_id, "attempt": claim.attempt}
-        log.info("attempt starts", extra=facts)
-        folder = self._files.attempt_dir(claim.job_id, claim.attempt, claim.fence)
-        lease = Lease(self._ledger, claim, self._settings.lease_ms)
+        held = Held(
+            record=record,
+            claim=claim,
+            lease=Lease(self._ledger, claim, self._settings.lease_ms),
+            folder=self._files.attempt_dir(claim.job_id, claim.attempt, claim.fence),
+        )
+        log.info("attempt starts", extra=held.facts)
         try:
-            draft = self._work(record, claim, lease, folder)
-            self._finish(claim, lease, folder, draft)
-        except Crash as crash:
-            log.warning("attempt crashed", extra=facts | {"code": crash.code})
-            self._after_crash(claim, folder, crash)
+            return self._attempt(held)
         except Interrupted as interrupted:
-            log.info("attempt interrupted", extra=facts | {"reason": str(interrupted)})
-            self._after_interrupt(record, claim, folder, interrupted.end)
+            log.info("attempt given up", extra=held.facts | {"reason": str(interrupted)})
+            shutil.rmtree(held.folder, ignore_errors=True)
+            return Answer.ANSWERED
+
+    def _attempt(self, held: Held) -> Answer:
+        """Do the work and write down how it ended; raises `Interrupted` when the job is lost."""
+        try:
+            self._finish(held, self._work(held))
+        except Crash as crash:
+            log.warning("attempt crashed", extra=held.facts | {"code": crash.code})
+            self._after_crash(held, crash)
+        except Interrupted as interrupted:
+            log.info("attempt interrupted", extra=held.facts | {"reason": str(interrupted)})
+            self._after_interrupt(held, interrupted)
             if interrupted.end is End.STOPPING:
                 return Answer.STOPPING
         return Answer.ANSWERED
 
-    def _work(self, record: SpecRecord, claim: Claim, lease: Lease, folder: Path) -> Draft:
+    def _work(self, held: Held) -> Draft:
         """Have a child do the work; return what it proposes.
 
         Raises:
@@ -141,28 +180,33 @@ class Supervisor:
             Interrupted: it had to end.
         """
         try:
-            request = self._request(record, folder)
+            request = self._request(held)
         except NotFound as error:
             return Draft(error=error.info())
         request.scratch.mkdir(mode=0o700)
-        (folder / REQUEST).write_text(request.model_dump_json())
+        (held.folder / REQUEST).write_text(request.model_dump_json())
         killed = oom_kills()
-        log_file = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
-            child = self.launcher.launch(str(folder / REQUEST), log_file)
-        except ZygoteFailed as error:
-            log.error("no child", extra={"job": claim.job_id, "reason": str(error)})  # noqa: TRY400
-            raise Crash(-int(signal.SIGKILL), out_of_memory=False) from None
-        finally:
-            os.close(log_file)
-        run_seconds = record.spec.resources.run_seconds
-        code = Attempt(self._ledger, claim, lease, child, self._lifeline, run_seconds).watch()
+        child = self._launch(held)
+        run_seconds = held.record.spec.resources.run_seconds
+        attempt = Attempt(self._ledger, held.claim, held.lease, child, self._lifeline, run_seconds)
+        code = attempt.watch()
         draft = read_draft(request.draft)
         if draft is None:
             raise Crash(code, out_of_memory=code == -signal.SIGKILL and oom_kills() > killed)
         return draft
 
-    def _request(self, record: SpecRecord, folder: Path) -> Request:
+    def _launch(self, held: Held) -> Child:
+        log_file = os.open(held.folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            return self.launcher.launch(str(held.folder / REQUEST), log_file)
+        except ZygoteFailed as error:
+            log.error("no child", extra=held.facts | {"reason": str(error)})  # noqa: TRY400 - told
+            raise Crash(-int(signal.SIGKILL), out_of_memory=False) from None
+        finally:
+            os.close(log_file)
+
+    def _request(self, held: Held) -> Request:
+        record, folder = held.record, held.folder
         files = record.spec.files
         if files is None:
             raise NotFound("the job names no model file")
@@ -185,77 +229,76 @@ class Supervisor:
             raise NotFound(f"the {part} file {file_id} is no longer stored")
         return self._blobs.path(file_id)
 
-    def _finish(self, claim: Claim, lease: Lease, folder: Path, draft: Draft) -> None:
+    def _finish(self, held: Held, draft: Draft) -> None:
         """Check what was made, then try to make it the outcome."""
-        artifacts = folder / ARTIFACTS
-        error = draft.error
-        if error is None and draft.result is not None:
+        if draft.error is not None:
+            self._fail(held, draft.error)
+            return
+        if draft.result is not None:
             try:
-                verify(draft.result, artifacts, lease.tick)
+                verify(draft.result, held.artifacts, held.lease.tick)
             except InternalError as wrong:
-                error = wrong.info()
-        if error is not None:
-            self._fail(claim, folder, error)
-            return
-        strip(folder, artifacts if draft.result is None else None)
-        sync_tree(folder)
-        lease.tick()
-        self._commit(folder, self._outcome(claim, JobStatus.SUCCEEDED, folder.name, draft))
+                self._fail(held, wrong.info())
+                return
+        strip(held.folder, held.artifacts if draft.result is None else None)
+        sync_tree(held.folder)
+        held.lease.tick()
+        self._commit(held, JobStatus.SUCCEEDED, draft)
 
-    def _fail(self, claim: Claim, folder: Path, error: ErrorInfo) -> None:
-        strip(folder, folder / ARTIFACTS)
-        draft = Draft(error=error)
-        self._commit(folder, self._outcome(claim, JobStatus.FAILED, folder.name, draft))
+    def _fail(self, held: Held, error: ErrorInfo, status: JobStatus = JobStatus.FAILED) -> None:
+        strip(held.folder, held.artifacts)
+        self._commit(held, status, Draft(error=error))
 
-    def _after_crash(self, claim: Claim, folder: Path, crash: Crash) -> None:
+    def _after_crash(self, held: Held, crash: Crash) -> None:
         """Give the job back for another attempt, or end it when this was the last."""
-        strip(folder, folder / ARTIFACTS)
+        claim = held.claim
         if claim.last_chance:
-            self._fail(claim, folder, _last_words(crash).info())
+            self._fail(held, _last_words(crash).info())
             return
+        strip(held.folder, held.artifacts)
         pause = self._settings.retry_seconds * 2**claim.crashes
         pause *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads retries, no secret
-        self._ledger.release(claim.job_id, claim.fence, round(pause * 1000), crashed=True)
+        self._release(held, delay_ms=round(pause * 1000), crashed=True)
 
-    def _after_interrupt(self, record: SpecRecord, claim: Claim, folder: Path, end: End) -> None:
-        if end is End.OVERDUE:
-            limit = record.spec.resources.run_seconds
+    def _after_interrupt(self, held: Held, interrupted: Interrupted) -> None:
+        if interrupted.end is End.FENCED:
+            raise interrupted
+        if interrupted.end is End.STOPPING:
+            shutil.rmtree(held.folder, ignore_errors=True)
+            self._release(held, delay_ms=0, crashed=False)
+        elif interrupted.end is End.OVERDUE:
+            limit = held.record.spec.resources.run_seconds
             late = DeadlineExceeded(f"the job ran longer than resources.run_seconds ({limit} s)")
-            self._fail(claim, folder, late.info())
-        elif end is End.CANCELLED:
-            strip(folder, folder / ARTIFACTS)
-            draft = Draft(error=JobCancelled("the job was cancelled while it ran").info())
-            self._commit(folder, self._outcome(claim, JobStatus.CANCELLED, folder.name, draft))
+            self._fail(held, late.info())
         else:
-            shutil.rmtree(folder, ignore_errors=True)
-            if end is End.STOPPING:
-                self._ledger.release(claim.job_id, claim.fence)
+            error = JobCancelled("the job was cancelled while it ran")
+            self._fail(held, error.info(), JobStatus.CANCELLED)
 
-    def _outcome(self, claim: Claim, status: JobStatus, directory: str, draft: Draft) -> Outcome:
+    def _release(self, held: Held, delay_ms: int, crashed: bool) -> None:
+        claim = held.claim
+        held.lease.ask(lambda: self._ledger.release(claim.job_id, claim.fence, delay_ms, crashed))
+
+    def _commit(self, held: Held, status: JobStatus, draft: Draft) -> None:
+        """Put the outcome; the winner's folder is the only one that stays."""
+        claim = held.claim
+        if not held.lease.ask(lambda: self._ledger.holds(claim.job_id, claim.fence)):
+            raise Interrupted(End.FENCED)
         content = {
             "job_id": claim.job_id,
             "status": status,
             "attempt": claim.attempt,
             "fence": claim.fence,
             "started_at": claim.started_at,
-            "finished_at": self._ledger.now(),
-            "directory": directory if draft.result is not None else None,
+            "finished_at": held.lease.ask(self._ledger.now),
+            "directory": held.folder.name if draft.result is not None else None,
         }
-        return Outcome.model_validate(content | dict(draft))
-
-    def _commit(self, folder: Path, outcome: Outcome) -> None:
-        """Put the outcome; the winner's folder is the only one that stays."""
-        if not self._ledger.holds(outcome.job_id, outcome.fence):
-            shutil.rmtree(folder, ignore_errors=True)
-            return
+        outcome = Outcome.model_validate(content | dict(draft))
         winner = commit(self._files, self._ledger, outcome)
         for _, fence, other in self._files.attempts(outcome.job_id):
             if fence != winner.fence:
                 shutil.rmtree(other, ignore_errors=True)
-        log.info(
-            "job finished",
-            extra={"job": outcome.job_id, "status": winner.status, "won": winner == outcome},
-        )
+        facts = {"status": winner.status.value, "won": winner == outcome}
+        log.info("job finished", extra=held.facts | facts)
 
 
 def _last_words(crash: Crash) -> PlanishError:

@@ -53,6 +53,11 @@ def redis_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def redis_pid(redis_server: str) -> int:
+    return int(connect(redis_server).info("server")["process_id"])
+
+
 @dataclass
 class House:
     """One installation: its store, and ways to put jobs into it."""

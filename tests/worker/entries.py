@@ -62,6 +62,17 @@ def succeed_slowly(argument: str, channel: int) -> int:
     return _succeed(request)
 
 
+def tell_and_wait(argument: str, channel: int) -> int:
+    """Tell of an epoch every 0.1 s, for 2 s."""
+    request = _request(argument)
+    progress = ChannelProgress(channel)
+    progress.stage("retrain", 1, 1)
+    for epoch in range(20):
+        progress.event(EventType.EPOCH, {"epoch": epoch})
+        time.sleep(0.1)
+    return _succeed(request)
+
+
 def lie(argument: str, channel: int) -> int:
     request = _request(argument)
     _succeed(request)

@@ -6,12 +6,14 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from planish.contract.job import EventType, Job, JobStatus
 from planish.store.commit import cancelled
-from tests.worker.conftest import Bench, marked, wait_for
+from tests.worker.conftest import Bench, house_at, marked, serve_redis, wait_for
+from worker.attempt import Interrupted, Lease
 from worker.supervisor import Answer
 
 
@@ -164,6 +166,41 @@ def test_attempt_that_loses_the_race_for_the_outcome_leaves_nothing(bench: Bench
     assert bench.house.outcome(job_id) == first
     assert _job(bench, job_id).status is JobStatus.CANCELLED
     assert bench.house.files.attempts(job_id) == []
+
+
+def test_job_lives_through_a_pause_of_redis_and_loses_no_event(
+    bench: Bench, redis_pid: int
+) -> None:
+    job_id = bench.house.submit()
+    supervisor = bench.supervisor("tell_and_wait")
+    thread = _in_thread(lambda: supervisor.answer(job_id))
+    wait_for(lambda: _job(bench, job_id).progress.stage == "retrain", 5)
+    for client in bench.house.ledger._redis.client_list():  # every connection breaks at once
+        bench.house.ledger._redis.client_kill_filter(_id=client["id"], skipme=False)
+    os.kill(redis_pid, signal.SIGSTOP)
+    time.sleep(1.0)
+    os.kill(redis_pid, signal.SIGCONT)
+    thread.join(20)
+    assert _job(bench, job_id).succeeded
+    events = bench.house.ledger.events(job_id)
+    epochs = [event.data["epoch"] for event in events if event.type == EventType.EPOCH]
+    assert sorted(set(epochs)) == list(range(20))
+
+
+def test_lease_that_redis_does_not_confirm_ends_by_the_workers_clock(tmp_path: Path) -> None:
+    with serve_redis() as url:
+        house = house_at(url, tmp_path / "data")
+        job_id = house.submit()
+        claim = house.ledger.claim(job_id, "test", 1000)
+        assert claim is not None
+        lease = Lease(house.ledger, claim, lease_ms=1000)
+        assert lease.beat(None)
+    assert lease.beat(None) is False  # the server is gone; the lease still holds
+    time.sleep(1.1)
+    with pytest.raises(Interrupted, match="another worker"):
+        lease.beat(None)
+    with pytest.raises(Interrupted, match="another worker"):
+        lease.ask(house.ledger.now)
 
 
 def test_progress_is_shown_at_most_four_times_a_second(bench: Bench) -> None:

@@ -227,7 +227,8 @@ def test_killed_children_are_tried_again_three_times_at_most(fleet: Fleet) -> No
     assert job.attempt == 3
 
 
-def test_job_of_a_killed_pool_process_is_given_to_the_next(fleet: Fleet) -> None:
+@pytest.mark.parametrize("victim", ["pool process", "celery process"])
+def test_job_of_a_killed_worker_process_is_given_to_the_next(fleet: Fleet, victim: str) -> None:
     job_id = fleet.submit(LONG)
     fleet.wait(job_id, "distill")
     child = fleet.child(job_id)
@@ -235,7 +236,9 @@ def test_job_of_a_killed_pool_process_is_given_to_the_next(fleet: Fleet) -> None
     assert zygote is not None
     pool = zygote.parent()
     assert pool is not None
-    pool.kill()
+    celery = pool.parent()
+    assert celery is not None
+    (pool if victim == "pool process" else celery).kill()
     wait_for(lambda: not child.is_running() and not zygote.is_running(), 3)
     wait_for(lambda: fleet.job(job_id).attempt == 2, 60)
     fleet.wait(job_id, "distill")
