@@ -77,28 +77,28 @@ class Archive:
         if size != entry.size or crc != entry.crc:
             raise self.refuse(f"{entry.name!r} is damaged: its checksum does not match")
 
-    def chunks(self, entry: Entry) -> Iterator[bytes]:
-        """Yield the content of a member, never more than its declared size."""
+    def chunks(self, entry: Entry, size: int = _CHUNK) -> Iterator[bytes]:
+        """Yield the content of a member in pieces, never more than its declared size."""
         with self.path.open("rb") as file:
             file.seek(entry.offset)
-            packed = _pieces(file, entry.packed)
-            yield from self._inflate(packed, entry) if entry.deflated else packed
+            packed = _pieces(file, entry.packed, size)
+            yield from self._inflate(packed, entry, size) if entry.deflated else packed
 
-    def _inflate(self, packed: Iterator[bytes], entry: Entry) -> Iterator[bytes]:
+    def _inflate(self, packed: Iterator[bytes], entry: Entry, size: int) -> Iterator[bytes]:
         inflate, left = zlib.decompressobj(-15), entry.size
         for raw in packed:
             while raw and left:
                 try:
-                    content = inflate.decompress(raw, min(_CHUNK, left))
+                    content = inflate.decompress(raw, min(size, left))
                 except zlib.error:
                     raise self.refuse(f"{entry.name} is damaged: cannot decompress it") from None
                 raw, left = inflate.unconsumed_tail, left - len(content)
                 yield content
 
 
-def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
-    while size and (piece := file.read(min(_CHUNK, size))):
-        size -= len(piece)
+def _pieces(file: BinaryIO, left: int, size: int) -> Iterator[bytes]:
+    while left and (piece := file.read(min(size, left))):
+        left -= len(piece)
         yield piece
 
 

@@ -121,7 +121,7 @@ def _safe_name(dtype: str) -> str:
 
 def _npy(archive: Archive, entry: Entry) -> ArrayHeader:
     head = b""
-    for piece in archive.chunks(entry):
+    for piece in archive.chunks(entry, MAX_NPY_HEADER):
         head += piece
         if len(head) >= MAX_NPY_HEADER + 12:
             break
