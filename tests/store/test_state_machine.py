@@ -160,6 +160,11 @@ class Jobs(RuleBasedStateMachine):
         for job in self.ledger.expired():
             assert not self.files.spec(job), "all expired leases are dealt with"
 
+    @rule(job=jobs)
+    def reap_out_of_turn(self, job: str) -> None:
+        expired = job in self.ledger.expired()
+        assert (self.ledger.reap(job) == "alive") != expired
+
     @rule()
     def reconcile(self) -> None:
         self.recovery.reconcile()
