@@ -8,6 +8,7 @@ from io import BytesIO
 from planish.contract.errors import InvalidModel, UnsafeModel
 
 MAX_PICKLE = 8 << 20
+MAX_OPCODES = 1_000_000
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _LEGACY_PICKLES = 5
@@ -61,8 +62,10 @@ def check_legacy(head: bytes) -> None:
 def _walk(stream: BytesIO) -> None:
     last = ""
     try:
-        for opcode, argument, _ in pickletools.genops(stream):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             last = opcode.name
+            if count >= MAX_OPCODES:
+                raise InvalidModel(f"the checkpoint's pickle has more than {MAX_OPCODES} steps")
             if last == "GLOBAL" and argument not in GLOBALS:
                 raise _foreign(str(argument))
             if last not in _OPCODES:

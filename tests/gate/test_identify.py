@@ -119,3 +119,10 @@ def test_an_old_layout_of_pt2_says_how_to_go_on(tmp_path: Path) -> None:
         archive.writestr("serialized_exported_program.json", b"{}")
     with pytest.raises(InvalidModel, match="export the model again"):
         identify_model(tmp_path / "a.pt2")
+
+
+def test_a_pickle_of_endless_steps_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02" + b"N0" * (1 << 20) + b"N.")
+    with pytest.raises(InvalidModel, match="more than"):
+        check_checkpoint(tmp_path / "a.pt")
