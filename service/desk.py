@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -54,6 +55,7 @@ class Desk:
         self.metrics.watch(self._gauges)
         self._recovery.start()
         loop.run_in_executor(None, self.doorbell.warm)
+        gc.freeze()  # what is loaded by now stays; no collection needs to walk it again
 
     async def leave(self) -> None:
         """End the open streams: their clients come back to another process, or later."""

@@ -118,20 +118,18 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Count the target against the head's limit."""
-        self._count(len(url))
+        """Count the target against the head's limit: a head in one packet is complete at once."""
+        self._field_bytes += len(url)
+        if self._field_bytes > self.limits.head_bytes:
+            raise HeadTooLargeError
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a field against the head's limit."""
-        self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
-
-    def _count(self, size: int) -> None:
-        """Count finished fields too: the head may be complete within one large packet."""
-        self._field_bytes += size
+        self._field_bytes += len(name) + len(value) + 4
         if self._field_bytes > self.limits.head_bytes:
             raise HeadTooLargeError
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Stop the head's clock, start the body's."""

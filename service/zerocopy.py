@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 EXTENSION = "http.response.zerocopysend"
-WINDOW = 1 << 20
+WINDOW = 4 << 20
+SAMPLE = 512 << 10
 STALL_SECONDS = 60.0
 
 
@@ -34,8 +35,12 @@ async def send_file(cycle: RequestResponseCycle, message: Message) -> None:
     socket = os.dup(cycle.transport.get_extra_info("socket").fileno())
     try:
         await _flushed(cycle)
+        loaded = offset
         while offset < end:
-            offset += await _send_window(socket, file, offset, min(WINDOW, end - offset))
+            if offset >= loaded:
+                loaded = min(offset + WINDOW, end)
+                await _load(file, offset, loaded)
+            offset += await _send_some(socket, file, offset, loaded - offset)
         cycle.expected_content_length -= int(message["count"])
     except (ConnectionError, TimeoutError):
         cycle.transport.abort()
@@ -53,9 +58,28 @@ async def _flushed(cycle: RequestResponseCycle) -> None:
         raise ConnectionResetError
 
 
-async def _send_window(socket: int, file: int, offset: int, count: int) -> int:
-    if not _cached(file, offset, count):
-        await asyncio.get_running_loop().run_in_executor(None, _load, file, offset, count)
+async def _load(file: int, start: int, end: int) -> None:
+    """Bring a window into the page cache, unless it is there."""
+    if not _cached(file, start, end):
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, os.pread, file, end - start, start)
+
+
+def _cached(file: int, start: int, end: int) -> bool:
+    """Tell whether samples of a window, its last byte among them, are in the page cache."""
+    try:
+        for position in (*range(start, end, SAMPLE), end - 1):
+            os.preadv(file, [bytearray(1)], position, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a file system that cannot tell
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    return True
+
+
+async def _send_some(socket: int, file: int, offset: int, count: int) -> int:
+    """Send what the socket takes now; wait first when it takes nothing."""
     try:
         sent = os.sendfile(socket, file, offset, count)
     except BlockingIOError:
@@ -64,24 +88,6 @@ async def _send_window(socket: int, file: int, offset: int, count: int) -> int:
     if sent == 0:
         raise ConnectionAbortedError("the file became shorter while it was sent")
     return sent
-
-
-def _cached(file: int, offset: int, count: int) -> bool:
-    """Tell whether both ends of a window are in the page cache."""
-    try:
-        for position in (offset, offset + count - 1):
-            os.preadv(file, [bytearray(1)], position, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-    return True
-
-
-def _load(file: int, offset: int, count: int) -> None:
-    """Bring a window into the page cache; the kernel reads further ahead by itself."""
-    os.pread(file, count, offset)
 
 
 async def _writable(socket: int) -> None:
