@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from worker.engine.model import Model
 
-_QUANTIZATION_SUFFIXES = ("_scale", "_zero_point")
-_BATCHNORM_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_INTEGER_PARAMETERS = (".weight", ".bias")
+_INTEGER_TYPES = (torch.int8, torch.int32)
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ def weight_bytes(model: Model) -> int:
 
 
 def _learnt(model: Model) -> list[Tensor]:
-    if model.quantization is None or model.quantization.params.mode == "dynamic":
-        return list(model.module.parameters())
-    state = model.module.state_dict(keep_vars=True)
-    skipped = (*_QUANTIZATION_SUFFIXES, *_BATCHNORM_BUFFERS)
-    return [tensor for name, tensor in state.items() if not name.endswith(skipped)]
+    """Return parameters, and the integers that took the place of some."""
+    integers = [
+        tensor
+        for name, tensor in model.module.named_buffers()
+        if name.endswith(_INTEGER_PARAMETERS) and tensor.dtype in _INTEGER_TYPES
+    ]
+    return [*model.module.parameters(), *integers]

@@ -194,11 +194,11 @@ def _canonical(graph: fx.GraphModule, renamed: Mapping[str, str]) -> fx.GraphMod
         if node.op in ("get_attr", "call_module"):
             value = attribute(graph, str(node.target))
             node.target = renamed.get(str(node.target), str(node.target))
-            attributes[node.target] = value.detach() if isinstance(value, Tensor) else value
+            attributes[node.target] = value
     _plain_calling(graph.graph)
     module = fx.GraphModule(attributes, graph.graph, class_name="GraphModule")
     module.graph.lint()
-    return module.eval()
+    return module.requires_grad_(False).eval()
 
 
 def _plain_calling(graph: fx.Graph) -> None:
