@@ -42,7 +42,7 @@ UPLOAD = 128 * MIB
 DOWNLOAD = 256 * MIB
 LARGE = 1024 * MIB
 CONNECTIONS = 50
-WRK_SECONDS = 2
+WRK_SECONDS = 1
 CLOSE = "Connection: close\r\n\r\n"
 GOALS = {
     "upload_rss_growth_mib": ("at most", 16.0),
@@ -155,7 +155,7 @@ def download_rates(api: str, web: str, folder: Path, rounds: int) -> Rates:
     file = make_file(folder / "www" / "down", DOWNLOAD)
     file_id = json.loads(upload(api, "POST", "/files", file))["id"]
     rates: Rates = {}
-    for _ in range(rounds):
+    for _ in range(4 * rounds):
         for streams in (1, 4):
             for side, base, path in (
                 ("planish", api, f"/files/{file_id}"),
@@ -174,7 +174,7 @@ def poll_rates(api: str, folder: Path, rounds: int) -> Rates:
     etag = answer.headers["etag"]
     rates: Rates = {}
     with bare(folder / "job.json") as other:
-        for _ in range(2 * rounds):
+        for _ in range(4 * rounds):
             rates.setdefault("bare", []).append(wrk(other + job))
             rates.setdefault("planish", []).append(wrk(api + job))
             rates.setdefault("planish 304", []).append(wrk(api + job, f"If-None-Match: {etag}"))

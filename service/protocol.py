@@ -145,7 +145,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """The whole request is here."""
         if self._linger_close:
             self.transport.close()
-        self._enter(Phase.IDLE)
+        self._phase = Phase.IDLE
         super().on_message_complete()
 
     # The application's side
