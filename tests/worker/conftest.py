@@ -150,6 +150,14 @@ def wait_for(condition, seconds: float, every: float = 0.02) -> float:
     return time.monotonic() - began
 
 
+def over(process: psutil.Process) -> bool:
+    """Whether a process has ended, whether or not its parent has asked how."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def marked(mark: str) -> list[psutil.Process]:
     """Return the living processes that carry a mark in their command line."""
     found = []

@@ -25,7 +25,7 @@ from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE, TASK_NAME
 from planish.store.connection import broker_url
 from tests.conftest import ROOT
 from tests.exports import export_pt2
-from tests.worker.conftest import House, house_at, serve_redis, wait_for
+from tests.worker.conftest import House, house_at, over, serve_redis, wait_for
 from tests.zoo import small_residual_cnn
 
 BOOT_SECONDS = 120
@@ -239,7 +239,7 @@ def test_job_of_a_killed_worker_process_is_given_to_the_next(fleet: Fleet, victi
     celery = pool.parent()
     assert celery is not None
     (pool if victim == "pool process" else celery).kill()
-    wait_for(lambda: not child.is_running() and not zygote.is_running(), 3)
+    wait_for(lambda: over(child) and over(zygote), 5)
     wait_for(lambda: fleet.job(job_id).attempt == 2, 60)
     fleet.wait(job_id, "distill")
     fleet.house.ledger.request_cancel(job_id)
