@@ -30,6 +30,7 @@ from planish.client.exchange import (
     Open,
     Reply,
     Request,
+    Running,
     Send,
     Sleep,
     Step,
@@ -228,32 +229,27 @@ class AsyncClient:
         return await self._run(calls.get_health().run())
 
     async def _run(self, flow: Flow[T]) -> T:
-        performed = _Performer(self._http)
+        running, performer = Running(flow), _Performer(self._http)
         try:
-            step = next(flow)
-            while True:
-                step = await performed.advance(flow, step)
-        except StopIteration as stop:
-            return cast("T", stop.value)
+            while running.step is not None:
+                await performer.advance(running, running.step)
         finally:
-            flow.close()
-            await performed.close()
+            running.close()
+            await performer.close()
+        return running.result
 
     async def _iterate(self, flow: Flow[None]) -> AsyncGenerator[object]:
-        performed = _Performer(self._http)
+        running, performer = Running(flow), _Performer(self._http)
         try:
-            step = next(flow)
-            while True:
+            while (step := running.step) is not None:
                 if isinstance(step, Emit):
                     yield step.value
-                    step = flow.send(None)
+                    running.answer(None)
                 else:
-                    step = await performed.advance(flow, step)
-        except StopIteration:
-            return
+                    await performer.advance(running, step)
         finally:
-            flow.close()
-            await performed.close()
+            running.close()
+            await performer.close()
 
 
 class _Performer:
@@ -265,15 +261,16 @@ class _Performer:
         self._chunks: AsyncIterator[bytes] = _nothing()
         self._request = Request("GET", "/")
 
-    async def advance(self, flow: Flow[T], step: Step) -> Step:
-        """Perform a step, hand the answer (or the error) to the flow, return its next step."""
+    async def advance(self, running: Running[T], step: Step) -> None:
+        """Perform a step and resume the flow with the answer, or with the error."""
         try:
             answer = await self._perform(step)
         except httpx.RequestError as error:
-            return flow.throw(unreachable(self._request, self._http.base_url, error))
+            running.fail(unreachable(self._request, self._http.base_url, error))
         except Exception as error:
-            return flow.throw(error)
-        return flow.send(answer)
+            running.fail(error)
+        else:
+            running.answer(answer)
 
     async def close(self) -> None:
         """Let the open stream go."""

@@ -27,6 +27,7 @@ from planish.client.transfer import OnTransfer, Transfer
 from planish.contract.errors import (
     FileInUse,
     NotFinished,
+    NotFound,
     RangeNotSatisfiable,
     ServerUnreachable,
     VerificationFailed,
@@ -50,7 +51,8 @@ def download(job_id: str, folder: Path, names: tuple[str, ...], progress: OnTran
 
     Raises:
         NotFinished: the job has no result.
-        VerificationFailed: a name that is not an artifact's, or content that stays wrong.
+        NotFound: it has no artifact of a given name.
+        VerificationFailed: the content stays wrong, or a name is no plain file name.
     """
     job = yield from get_job(job_id).run()
     if job.result is None:
@@ -58,7 +60,7 @@ def download(job_id: str, folder: Path, names: tuple[str, ...], progress: OnTran
     known = {artifact.name: artifact for artifact in job.result.artifacts}
     for name in names:
         if name not in known:
-            raise NotFinished(f"{job_id} has no artifact {name!r}; it has {', '.join(known)}")
+            raise NotFound(f"{job_id} has no artifact {name!r}; it has {', '.join(known)}")
     yield from work(lambda: folder.mkdir(parents=True, exist_ok=True))
     for name in names or tuple(known):
         yield from fetch(job_id, known[name], folder, progress)

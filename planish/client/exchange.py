@@ -121,6 +121,44 @@ Step = Send | Open | Chunk | Drain | Sleep | Work[object] | Emit[object]
 Flow = Generator[Step, object, T]
 
 
+class Running(Generic[T]):
+    """A flow on its way.
+
+    Attributes:
+        step: what to do next; None when the flow is over.
+    """
+
+    def __init__(self, flow: Flow[T]) -> None:
+        self._flow = flow
+        self._result: list[T] = []
+        self.step: Step | None = None
+        self._advance(lambda: next(flow))
+
+    @property
+    def result(self) -> T:
+        """What the flow returned, once it is over."""
+        return self._result[0]
+
+    def answer(self, value: object) -> None:
+        """Resume the flow with the answer to its step."""
+        self._advance(lambda: self._flow.send(value))
+
+    def fail(self, error: Exception) -> None:
+        """Resume the flow with the error that its step met."""
+        self._advance(lambda: self._flow.throw(error))
+
+    def close(self) -> None:
+        """Let the flow clean up, wherever it is."""
+        self._flow.close()
+
+    def _advance(self, resume: Callable[[], Step]) -> None:
+        try:
+            self.step = resume()
+        except StopIteration as stop:
+            self.step = None
+            self._result.append(stop.value)
+
+
 def send(request: Request) -> Flow[Reply]:
     """Yield one request; raises `ServerUnreachable` when there is no answer."""
     return cast("Reply", (yield Send(request)))

@@ -30,6 +30,7 @@ from planish.client.exchange import (
     Open,
     Reply,
     Request,
+    Running,
     Send,
     Sleep,
     Step,
@@ -223,32 +224,27 @@ class Client:
         return self._run(calls.get_health().run())
 
     def _run(self, flow: Flow[T]) -> T:
-        performed = _Performer(self._http)
+        running, performer = Running(flow), _Performer(self._http)
         try:
-            step = next(flow)
-            while True:
-                step = performed.advance(flow, step)
-        except StopIteration as stop:
-            return cast("T", stop.value)
+            while running.step is not None:
+                performer.advance(running, running.step)
         finally:
-            flow.close()
-            performed.close()
+            running.close()
+            performer.close()
+        return running.result
 
     def _iterate(self, flow: Flow[None]) -> Iterator[object]:
-        performed = _Performer(self._http)
+        running, performer = Running(flow), _Performer(self._http)
         try:
-            step = next(flow)
-            while True:
+            while (step := running.step) is not None:
                 if isinstance(step, Emit):
                     yield step.value
-                    step = flow.send(None)
+                    running.answer(None)
                 else:
-                    step = performed.advance(flow, step)
-        except StopIteration:
-            return
+                    performer.advance(running, step)
         finally:
-            flow.close()
-            performed.close()
+            running.close()
+            performer.close()
 
 
 class _Performer:
@@ -260,15 +256,16 @@ class _Performer:
         self._chunks: Iterator[bytes] = iter(())
         self._request = Request("GET", "/")
 
-    def advance(self, flow: Flow[T], step: Step) -> Step:
-        """Perform a step, hand the answer (or the error) to the flow, return its next step."""
+    def advance(self, running: Running[T], step: Step) -> None:
+        """Perform a step and resume the flow with the answer, or with the error."""
         try:
             answer = self._perform(step)
         except httpx.RequestError as error:
-            return flow.throw(unreachable(self._request, self._http.base_url, error))
+            running.fail(unreachable(self._request, self._http.base_url, error))
         except Exception as error:
-            return flow.throw(error)
-        return flow.send(answer)
+            running.fail(error)
+        else:
+            running.answer(answer)
 
     def close(self) -> None:
         """Let the open stream go."""
