@@ -28,13 +28,18 @@ OUTSIDE = {"worker": "worker.engine"}
 
 SCRIPT = """
 import importlib, pkgutil, sys
-name, outside = sys.argv[1], sys.argv[2]
+name, outside, entries = sys.argv[1], sys.argv[2], sys.argv[3].split(",")
+
+def walk(package):
+    for found in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        if found.name != outside and found.name.rsplit(".", 1)[-1] not in entries:
+            module = importlib.import_module(found.name)
+            if found.ispkg:
+                walk(module)
+
 package = importlib.import_module(name)
-for found in pkgutil.walk_packages(package.__path__, name + ".") if name != "planish" else ():
-    leaf = found.name.rsplit(".", 1)[-1]
-    skipped = outside and (found.name == outside or found.name.startswith(outside + "."))
-    if not skipped and leaf not in sys.argv[3].split(","):
-        importlib.import_module(found.name)
+if name != "planish":
+    walk(package)
 print(" ".join(sorted(sys.modules)))
 """
 
