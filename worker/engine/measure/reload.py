@@ -46,7 +46,7 @@ def check_reload(model: Model, paths: Sequence[Path], threads: int, seed: int = 
     Args:
         model: what the artifacts were saved from.
         paths: `.onnx` and `.pt2` files.
-        threads: computing threads, the same on both sides.
+        threads: computing threads of ONNX Runtime, the same on both sides.
         seed: of the noise that is sent through.
 
     Raises:
@@ -57,9 +57,11 @@ def check_reload(model: Model, paths: Sequence[Path], threads: int, seed: int = 
         graph = [value.numpy() for value in pytree.tree_leaves(model.module(*inputs))]
     worst = 0.0
     for path in paths:
-        reloaded = _fresh_outputs(model, path, inputs, threads)
+        # pt2 runs in torch, as the graph above did: with this process's number of threads.
+        onnx = path.suffix == ".onnx"
+        reloaded = _fresh_outputs(model, path, inputs, threads if onnx else torch.get_num_threads())
         expected = graph
-        if path.suffix == ".onnx":
+        if onnx:
             expected = run_session(open_session(path, threads), inputs)
             _check_export(model, path, graph, expected)
         worst = max(worst, _check_same(path, expected, reloaded))
