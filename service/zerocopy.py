@@ -79,27 +79,40 @@ def _cached(file: int, start: int, end: int) -> bool:
 
 
 async def _send_some(socket: int, file: int, offset: int, count: int) -> int:
-    """Send what the socket takes now; wait first when it takes nothing."""
+    """Send what the socket takes; when that is not all, wait until it takes more."""
     try:
         sent = os.sendfile(socket, file, offset, count)
     except BlockingIOError:
+        sent = 0
+    else:
+        if sent == 0:
+            raise ConnectionAbortedError("the file became shorter while it was sent")
+    if sent < count:
         await _writable(socket)
-        return 0
-    if sent == 0:
-        raise ConnectionAbortedError("the file became shorter while it was sent")
     return sent
 
 
 async def _writable(socket: int) -> None:
+    """Wait until the socket takes more; raises TimeoutError.
+
+    Once for each few hundred KiB, so without `asyncio.wait_for`, which costs more than the copy.
+    """
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_writer(socket, _set, ready)
+    deadline = loop.call_later(STALL_SECONDS, _expire, ready)
     try:
-        await asyncio.wait_for(ready, STALL_SECONDS)
+        await ready
     finally:
+        deadline.cancel()
         loop.remove_writer(socket)
 
 
 def _set(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
+
+
+def _expire(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_exception(TimeoutError())
