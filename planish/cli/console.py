@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,7 +24,8 @@ UrlOption = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job id.")]
 
-out = Console(soft_wrap=True, highlight=False)
+PIPE_WIDTH = 10_000  # lines of a pipe are for programs: never folded
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 
@@ -41,11 +42,14 @@ def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> No
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table to stdout; values are never taken for markup."""
+    """Write a table to stdout; values are never taken for markup.
+
+    A column whose title ends in a blank is aligned to the right; the first one is never folded.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        right = column.endswith(" ")
-        table.add_column(column.strip(), justify="right" if right else "left", overflow="fold")
+    for number, column in enumerate(columns):
+        side: JustifyMethod = "right" if column.endswith(" ") else "left"
+        table.add_column(column.strip(), justify=side, overflow="fold", no_wrap=not number)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     out.print(table)

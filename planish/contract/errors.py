@@ -92,14 +92,7 @@ class PlanishError(Exception):
 
     def problem(self, request_id: str | None = None) -> Problem:
         """Return the RFC 9457 body of this error."""
-        return Problem(
-            code=self.code,
-            title=self.title,
-            status=self.status,
-            detail=self.detail,
-            errors=self.errors,
-            request_id=request_id,
-        )
+        return Problem(**dict(self.info()), status=self.status, request_id=request_id)
 
     def info(self) -> ErrorInfo:
         """Return this error as the ``error`` of a failed job."""
