@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 
 from planish.cli import catalog, demo, files, jobs, optimize, serve, verify
-from planish.cli.console import print_error
-from planish.cli.exits import exit_of_error
+from planish.cli.console import print_error, say
+from planish.cli.exits import Exit, exit_of_error
 from planish.contract.errors import PlanishError
 
 app = typer.Typer(
@@ -25,8 +27,17 @@ app.add_typer(files.app, name="files", help="Uploaded files: list, upload, delet
 
 def main() -> None:
     """Run a command; see docs/cli.md for the exit codes."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except PlanishError as error:
         print_error(error, as_json="--json" in sys.argv)
         sys.exit(exit_of_error(error))
+    except OSError as error:
+        say(f"{error.filename or 'this machine'}: {error.strerror or error}")
+        sys.exit(Exit.UNEXPECTED)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """End like an exception, so that what a command started is stopped."""
+    sys.exit(128 + number)

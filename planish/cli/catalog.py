@@ -105,7 +105,7 @@ def plan(
         with Transfers() as transfers:
             uploads = uploaded(client, sources, transfers)
         with err.status("planning"):
-            found = client.plan(whole, uploads)
+            found = client.plan_spec(whole, uploads)
     if json:
         print_json(found)
     else:

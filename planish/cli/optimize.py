@@ -113,7 +113,11 @@ def server(url: str | None) -> Iterator[Client]:
     """Yield a client of the named server, or of one that lives as long as this block."""
     if url is not None:
         with connect(url) as client:
-            yield client
+            try:
+                yield client
+            except KeyboardInterrupt:
+                say("the job goes on; planish jobs lists it, planish cancel ends it")
+                raise
         return
     say(f"no server is named ({ENV_URL} or --url): starting one for this job")
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
@@ -131,7 +135,7 @@ def run_job(
     *,
     print_final: bool,
 ) -> Job:
-    """Submit and follow a job until it has succeeded; a Ctrl-C leaves it running."""
+    """Submit and follow a job until it has succeeded."""
     with Transfers() as transfers:
         job = client.submit(spec, sources, progress=transfers)
     say(f"{job.id} is {job.status}")
@@ -141,9 +145,6 @@ def run_job(
     except PlanishError as error:
         if print_final and error.job is not None:
             print_json(error.job)
-        raise
-    except KeyboardInterrupt:
-        say(f"the job goes on; see it with: planish watch {job.id}, end it with: planish cancel")
         raise
 
 

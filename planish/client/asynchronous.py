@@ -122,8 +122,25 @@ class AsyncClient:
             self, await self._run(submit(spec, sources, idempotency_key, progress))
         )
 
-    async def plan(self, spec: Spec, sources: Sources, *, progress: OnTransfer = ignore) -> Plan:
-        """Say what a job would touch and skip, and why, without doing it."""
+    async def plan(
+        self,
+        model: FileSource,
+        *,
+        recipe: RecipeSteps,
+        data: FileSource | None = None,
+        test_data: FileSource | None = None,
+        teacher: FileSource | None = None,
+        progress: OnTransfer = ignore,
+        **fields: Unpack[SpecFields],
+    ) -> Plan:
+        """Say what a job would touch and skip, and why, without doing it; see `optimize`."""
+        sources = Sources(model, data, test_data, teacher)
+        return await self.plan_spec(build_spec(recipe, fields), sources, progress=progress)
+
+    async def plan_spec(
+        self, spec: Spec, sources: Sources, *, progress: OnTransfer = ignore
+    ) -> Plan:
+        """Like `plan`, for a whole spec."""
         return await self._run(plan(spec, sources, progress))
 
     async def job(self, job_id: str) -> AsyncJobHandle:

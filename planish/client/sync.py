@@ -120,8 +120,23 @@ class Client:
         """Submit a whole spec. The same `idempotency_key` always gives the same job."""
         return JobHandle(self, self._run(submit(spec, sources, idempotency_key, progress)))
 
-    def plan(self, spec: Spec, sources: Sources, *, progress: OnTransfer = ignore) -> Plan:
-        """Say what a job would touch and skip, and why, without doing it."""
+    def plan(
+        self,
+        model: FileSource,
+        *,
+        recipe: RecipeSteps,
+        data: FileSource | None = None,
+        test_data: FileSource | None = None,
+        teacher: FileSource | None = None,
+        progress: OnTransfer = ignore,
+        **fields: Unpack[SpecFields],
+    ) -> Plan:
+        """Say what a job would touch and skip, and why, without doing it; see `optimize`."""
+        sources = Sources(model, data, test_data, teacher)
+        return self.plan_spec(build_spec(recipe, fields), sources, progress=progress)
+
+    def plan_spec(self, spec: Spec, sources: Sources, *, progress: OnTransfer = ignore) -> Plan:
+        """Like `plan`, for a whole spec."""
         return self._run(plan(spec, sources, progress))
 
     def job(self, job_id: str) -> JobHandle:
