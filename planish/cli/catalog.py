@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from json import dumps
 from typing import Annotated
 
 import typer
@@ -144,5 +145,5 @@ def _print_pass(found: PassInfo) -> None:
     out.print(
         f"needs: {', '.join(found.needs) or 'nothing'}   source: {found.source}", markup=False
     )
-    rows = [(p.name, str(p.default), p.range, p.description) for p in found.parameters]
+    rows = [(p.name, dumps(p.default), p.range, p.description) for p in found.parameters]
     print_table(["parameter", "default", "allowed", ""], rows)

@@ -8,6 +8,7 @@ from planish.cli.console import print_table, size_text
 from planish.contract.report import Latency, Measures, Metric, Report
 
 Row = tuple[str, str, str, str]
+SAME = 0.005  # what two decimals do not show
 
 
 def print_comparison(report: Report) -> None:
@@ -58,12 +59,16 @@ def _latency(latency: Latency | None, name: str) -> str:
 def _faster(ratio: float | None) -> str:
     if ratio is None:
         return ""
+    if abs(ratio - 1) < SAME:
+        return "same"
     return f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x SLOWER"
 
 
 def _less(ratio: float | None) -> str:
     if ratio is None:
         return ""
+    if abs(ratio - 1) < SAME:
+        return "same"
     return f"{ratio:.2f}x less" if ratio >= 1 else f"{1 / ratio:.2f}x MORE"
 
 
