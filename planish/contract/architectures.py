@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -24,7 +25,7 @@ INPUT = "input"
 Classes = Annotated[int, Field(ge=1, le=1_000_000, description="Number of outputs.")]
 
 
-class ArchitectureConfig(BaseModel):
+class ArchitectureConfig(BaseModel, ABC):
     """Base of all configs: frozen, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -32,9 +33,9 @@ class ArchitectureConfig(BaseModel):
     architecture: ClassVar[str]
     source: ClassVar[str]
 
+    @abstractmethod
     def inputs(self) -> tuple[InputDeclaration, ...]:
         """Return what a network of this config takes."""
-        raise NotImplementedError
 
 
 def _cifar_depth(depth: int) -> int:
