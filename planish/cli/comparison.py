@@ -27,7 +27,7 @@ def comparison_rows(report: Report) -> Sequence[Row]:
     ]
     for name in ("p50", "p99"):
         cells = _latency(before.latency_ms, name), _latency(after.latency_ms, name)
-        rows.append((f"latency {name}", *cells, _faster(ratios.latency) if name == "p50" else ""))
+        rows.append((f"latency {name}", *cells, faster(ratios.latency) if name == "p50" else ""))
     rows += [
         ("MACs", _count(before.macs), _count(after.macs), _less(ratios.macs)),
         ("parameters", _count(before.params), _count(after.params), _less(ratios.params)),
@@ -56,7 +56,8 @@ def _latency(latency: Latency | None, name: str) -> str:
     return "not measured" if latency is None else f"{getattr(latency, name):.3f} ms"
 
 
-def _faster(ratio: float | None) -> str:
+def faster(ratio: float | None) -> str:
+    """Say a latency ratio in words; a slower result is never called a faster one."""
     if ratio is None:
         return ""
     if abs(ratio - 1) < SAME:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from planish.cli.comparison import print_comparison
+from planish.cli.comparison import faster, print_comparison
 from planish.cli.console import (
     JobId,
     JsonFlag,
@@ -39,7 +39,7 @@ from planish.cli.inputs import (
 from planish.cli.progress import JobBar, Transfers
 from planish.client.wait import failure_of
 from planish.contract.errors import InvalidParameter, PlanishError
-from planish.contract.job import Event, EventType, Job, JobStatus, Progress
+from planish.contract.job import Event, EventType, Job, JobStatus, Progress, Summary
 
 app = typer.Typer()
 
@@ -280,9 +280,14 @@ def _result(job: Job) -> str:
     if job.result is None:
         return job.error.code if job.error is not None else ""
     summary = job.result.summary
-    smaller = f"{summary.size_ratio:.2f}x smaller" if summary.size_ratio else ""
-    faster = f"{summary.latency_ratio:.2f}x faster" if summary.latency_ratio else ""
-    return "  ".join(filter(None, [smaller, faster, _metric(job)]))
+    return "  ".join(filter(None, [_size(summary), faster(summary.latency_ratio), _metric(job)]))
+
+
+def _size(summary: Summary) -> str:
+    ratio = summary.size_ratio
+    if not ratio:
+        return ""
+    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER"
 
 
 def _metric(job: Job) -> str:
