@@ -124,3 +124,10 @@ def test_no_module_is_above_its_limit() -> None:
         str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > 400
     }
     assert long == {}
+
+
+def test_named_source_files_exist() -> None:
+    named = re.compile(r"`((?:planish|service|worker|tests|bench|scripts|examples)/[\w./-]+\.\w+)`")
+    for path in PAGES:
+        for name in named.findall(path.read_text()):
+            assert (ROOT / name).exists(), f"{path.name}: {name}"
