@@ -33,7 +33,14 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from planish.contract.job import Event, Job, JobStatus
-    from planish.contract.recipe import Distill, Prune, Quantize, Retrain, Simplify, Train
+    from planish.contract.recipe import (
+        Distill,
+        Prune,
+        Quantize,
+        Retrain,
+        Simplify,
+        Train,
+    )
     from planish.contract.report import Plan, Report
     from planish.contract.spec import (
         Architecture,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from planish.contract.errors import InvalidRecipe, UnsatisfiableResources
 from planish.contract.problem import FieldError
-from planish.contract.recipe import Distill, Need, Params, Quantize, Stage, op_of
+from planish.contract.recipe import Distill, Need, Params, Quantize, Retrain, Stage, op_of
 from planish.contract.spec import Spec
 
 
@@ -20,7 +22,11 @@ def check_recipe(spec: Spec, *, has_data: bool, has_targets: bool) -> None:
         InvalidRecipe: `errors` names each pass that cannot work.
     """
     recipe = spec.recipe or ()
-    errors = [*_order(recipe), *_needs(recipe, has_data, has_targets), *_outputs(spec, recipe)]
+    errors = [
+        *_order(recipe),
+        *_needs(spec, recipe, has_data, has_targets),
+        *_outputs(spec, recipe),
+    ]
     if errors:
         raise InvalidRecipe("; ".join(e.detail for e in errors), tuple(errors))
 
@@ -41,39 +47,50 @@ def check_resources(spec: Spec, fleet_gpus: int) -> None:
 def _order(recipe: tuple[Params, ...]) -> list[FieldError]:
     errors = []
     for index, step in enumerate(recipe):
-        before = recipe[:index]
-        if any(earlier.stage is Stage.QUANTIZE for earlier in before):
-            ops = [op_of(type(p)) for p in recipe if p.stage is not Stage.QUANTIZE] + ["quantize"]
-            detail = (
-                f"{op_of(type(step))} cannot follow quantize: integers are not changed again; "
-                f"the order that works: {' → '.join(ops)}"
+        final = next((earlier for earlier in recipe[:index] if earlier.stage >= Stage.CAST), None)
+        if final is not None:
+            op, before = op_of(type(step)), op_of(type(final))
+            errors.append(
+                FieldError(pointer=f"/recipe/{index}", detail=_why_last(op, before, recipe))
             )
-            errors.append(FieldError(pointer=f"/recipe/{index}", detail=detail))
     return errors
 
 
-def _needs(recipe: tuple[Params, ...], has_data: bool, has_targets: bool) -> list[FieldError]:
+def _why_last(op: str, before: str, recipe: tuple[Params, ...]) -> str:
+    """Say why nothing stands behind a pass that changes number formats, and what would work."""
+    ops = [op_of(type(p)) for p in recipe if p.stage < Stage.CAST]
+    why = "integers are not changed again" if before == "quantize" else "16-bit weights are final"
+    if op in ("quantize", "cast"):
+        return f"{op} cannot follow {before}: {why}; one number format is enough: leave one out"
+    return f"{op} cannot follow {before}: {why}; the order that works: {' → '.join([*ops, before])}"
+
+
+def _needs(
+    spec: Spec, recipe: tuple[Params, ...], has_data: bool, has_targets: bool
+) -> list[FieldError]:
     errors = []
     for index, step in enumerate(recipe):
-        op = op_of(type(step))
-        if Need.DATA in step.needs and not has_data:
-            detail = f"{op} trains on data; send a data file"
-            errors.append(FieldError(pointer=f"/recipe/{index}", detail=detail))
-        elif (Need.TARGETS in step.needs or _uses_labels(step)) and not has_targets:
-            detail = f"{op} needs labels; add an array named targets to the data"
-            if isinstance(step, Distill):
-                detail += ", or set alpha to 1 to learn from the teacher alone"
-            errors.append(FieldError(pointer=f"/recipe/{index}", detail=detail))
+        there = {
+            Need.DATA: has_data,
+            Need.TARGETS: has_targets,
+            Need.GPU: spec.resources.gpus > 0,
+            Need.TRAINING: any(isinstance(p, Distill | Retrain) for p in recipe[index + 1 :]),
+        }
+        missing = next((why for need, why in step.wants() if not there[need]), None)
+        if missing is not None:
+            errors.append(FieldError(pointer=f"/recipe/{index}", detail=missing))
     return errors
-
-
-def _uses_labels(step: Params) -> bool:
-    return isinstance(step, Distill) and step.alpha < 1
 
 
 def _outputs(spec: Spec, recipe: tuple[Params, ...]) -> list[FieldError]:
-    dynamic = any(isinstance(p, Quantize) and p.mode == "dynamic" for p in recipe)
-    if dynamic and "pt2" in spec.outputs:
-        detail = 'dynamic int8 exists as onnx only; set outputs to ["onnx"]'
-        return [FieldError(pointer="/outputs", detail=detail)]
-    return []
+    details = (detail for step in recipe for detail in _formats(step, spec))
+    return [FieldError(pointer="/outputs", detail=detail) for detail in details]
+
+
+def _formats(step: Params, spec: Spec) -> Iterator[str]:
+    if not isinstance(step, Quantize):
+        return
+    if step.dtype == "fp8" and spec.outputs != ("pt2",):
+        yield 'fp8 exists as pt2 only; set outputs to ["pt2"] and target.runtime to "torch"'
+    elif step.mode == "dynamic" and "pt2" in spec.outputs:
+        yield 'dynamic int8 exists as onnx only; set outputs to ["onnx"]'

@@ -62,23 +62,29 @@ class Preprocess(Strict):
 class DataSpec(Strict):
     """What the data files mean."""
 
-    task: Literal["classification", "none"] = "classification"
+    task: Literal["classification", "regression", "language_modeling", "embedding", "none"] = (
+        "classification"
+    )
     preprocess: Preprocess = Field(default_factory=Preprocess)
 
 
 class Target(Strict):
     """The device and runtime that the result is made and measured for."""
 
-    device: Literal["cpu"] = "cpu"
-    runtime: Literal["onnxruntime"] = "onnxruntime"
+    device: Literal["cpu", "cuda"] = "cpu"
+    runtime: Literal["onnxruntime", "openvino", "torch"] = "onnxruntime"
     batch_size: int = Field(1, ge=1, le=1024)
     threads: int = Field(2, ge=1, le=256)
+    tune: bool = Field(
+        False, description="Also measure other threads, graph levels and batch sizes."
+    )
 
 
 class Resources(Strict):
     """What the job may use."""
 
     gpus: int = Field(0, ge=0, le=1024)
+    nodes: int = Field(1, ge=1, le=1024, description="Machines that train together.")
     run_seconds: int = Field(3600, ge=1, le=604_800)
     start_by_seconds: int = Field(86_400, ge=1, le=2_592_000)
 
@@ -90,15 +96,23 @@ class Files(Strict):
     data: FileId | None = None
     test_data: FileId | None = None
     teacher: FileId | None = None
+    student: FileId | None = None
 
 
-Output = Literal["onnx", "pt2"]
+Output = Literal["onnx", "pt2", "openvino"]
+FORMATS: dict[str, Output] = {"onnxruntime": "onnx", "openvino": "openvino", "torch": "pt2"}
+"""What each runtime loads; the default of `outputs`."""
 
 
 def _unique(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
     if len(set(outputs)) != len(outputs):
         raise ValueError("each output may be named once")
     return outputs
+
+
+def _output_of_the_runtime(values: dict[str, object]) -> tuple[Output, ...]:
+    target = values.get("target")
+    return (FORMATS[target.runtime if isinstance(target, Target) else "onnxruntime"],)
 
 
 class Spec(Strict):
@@ -112,11 +126,18 @@ class Spec(Strict):
     seed: int = Field(0, ge=0, lt=2**32)
     model: ModelSpec = Field(default_factory=ModelSpec)
     teacher: ModelSpec | None = Field(None, description="How an uploaded teacher is to be read.")
+    student: ModelSpec | None = Field(
+        None,
+        description="A smaller network to optimize in the model's place: how its file is to be "
+        "read, or its architecture alone, which starts at random weights.",
+    )
     data: DataSpec = Field(default_factory=DataSpec)
     recipe: Recipe | None = None
     goal: JsonValue = None
     target: Target = Field(default_factory=Target)
-    outputs: Annotated[tuple[Output, ...], Field(min_length=1), AfterValidator(_unique)] = ("onnx",)
+    outputs: Annotated[tuple[Output, ...], AfterValidator(_unique)] = Field(
+        default_factory=_output_of_the_runtime, min_length=1
+    )
     resources: Resources = Field(default_factory=Resources)
     webhook: None = None
     files: Files | None = None

@@ -69,7 +69,12 @@ def field_errors(error: ValidationError, model: type[BaseModel]) -> tuple[FieldE
 
 
 def _follows(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
-    """A list whose items are all bad is also called too short: that only repeats their faults."""
+    """A list whose items are all bad is also called too short: that only repeats their faults.
+
+    So does a default that could not be derived from values that are wrong themselves.
+    """
+    if detail["type"] == "default_factory_not_called":
+        return True
     inner = detail["loc"]
     return detail["type"] == "too_short" and any(
         other["loc"][: len(inner)] == inner and len(other["loc"]) > len(inner) for other in details

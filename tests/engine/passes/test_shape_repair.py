@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.passes.shape_repair import CannotRepair, matching_dims
+from worker.engine.passes.prune.shape_repair import CannotRepair, matching_dims
 
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=6)
 

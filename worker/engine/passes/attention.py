@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from worker.engine.load.attention import Attention
 from worker.engine.passes.layers import layer_of, layers_before, operator_name
-from worker.engine.passes.shape_repair import Shapes, projection_of
+from worker.engine.passes.prune.shape_repair import Shapes, projection_of
 
 ATTENTION = "scaled_dot_product_attention"
 

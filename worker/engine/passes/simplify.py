@@ -15,7 +15,7 @@ from planish.contract.report import LayerChanged, LayerSkipped, PassPlan
 from worker.engine.model import Model
 from worker.engine.passes.layers import layer_of
 from worker.engine.passes.protocol import Context, Outcome
-from worker.engine.passes.shape_repair import Shapes, record_shapes
+from worker.engine.passes.prune.shape_repair import Shapes, record_shapes
 
 
 def run(model: Model, params: Simplify, _ctx: Context) -> Outcome:

@@ -10,9 +10,12 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from planish.contract.errors import NothingChanged
 from planish.contract.recipe import Quantize
 from planish.contract.report import LayerSkipped
+from worker.engine.model import Model
 from worker.engine.passes.layers import layer_of, matching_layers
+from worker.engine.passes.protocol import Context
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _COMPUTED = {
@@ -91,3 +94,26 @@ def _sharing_with_float(module: fx.GraphModule, reasons: dict[str, str]) -> Iter
     weights = {name: id(getattr(layers.get(name), "weight", None)) for name in reasons}
     in_float = {weights[name] for name, why in reasons.items() if why and name in layers}
     yield from [name for name, why in reasons.items() if not why and weights[name] in in_float]
+
+
+def select_quantizable(model: Model, params: Quantize, context: Context) -> Selection:
+    """Return the layers that can be quantized.
+
+    Raises:
+        InvalidRecipe: a `keep_float` pattern matches no layer.
+        NothingChanged: there is none.
+    """
+    selection = select_layers(model.module, params, context.step)
+    if not selection.chosen:
+        raise NothingChanged(_nothing(params, selection.skipped))
+    return selection
+
+
+def _nothing(params: Quantize, skipped: tuple[LayerSkipped, ...]) -> str:
+    if params.mode == "dynamic" and any("dynamic int8" in layer.why for layer in skipped):
+        return (
+            "dynamic int8 covers matrix products only and this model has none; "
+            'set mode to "static" to quantize its convolutions'
+        )
+    reasons = "; ".join(f"{layer.name}: {layer.why}" for layer in skipped[:5])
+    return f"no layer can become int8 ({reasons or 'the model has no layers with weights'})"

@@ -13,12 +13,10 @@ from torch import fx, nn
 from planish.contract.errors import InternalError, NothingChanged
 from planish.contract.problem import FieldError
 from planish.contract.recipe import Prune
-from planish.contract.report import LayerChanged, LayerSkipped, PassPlan
+from planish.contract.report import LayerChanged, LayerSkipped
 from worker.engine.measure.macs import count_macs
 from worker.engine.model import Model
-from worker.engine.passes.alignment import preferred_multiple
 from worker.engine.passes.attention import find_heads
-from worker.engine.passes.channel_groups import ChannelGraph, Importance, Refused
 from worker.engine.passes.layers import (
     in_channels,
     matching_layers,
@@ -27,8 +25,10 @@ from worker.engine.passes.layers import (
     weighted_layers,
 )
 from worker.engine.passes.protocol import Context, Outcome
-from worker.engine.passes.selection import Choice, choose
-from worker.engine.passes.shape_repair import record_shapes
+from worker.engine.passes.prune.alignment import preferred_multiple
+from worker.engine.passes.prune.channel_groups import ChannelGraph, Importance, Refused
+from worker.engine.passes.prune.selection import Choice, choose
+from worker.engine.passes.prune.shape_repair import record_shapes
 
 Reasons = dict[str, str]
 Widths = dict[str, tuple[int, int]]
@@ -61,18 +61,6 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
         return _outcome(
             model, pruned, params, round_to, {**reasons, **_kept(choices)}, choices, ctx
         )
-
-
-def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
-    """Do it on a copy, to say what would go and to hand the thinner model to the next pass."""
-    outcome = run(model, params, ctx)
-    return outcome.model, PassPlan(
-        op=params.op,
-        layers_changed=len(outcome.layers),
-        layers=outcome.layers,
-        layers_skipped=outcome.skipped,
-        facts=outcome.facts,
-    )
 
 
 def _untouchable(model: Model, params: Prune, ctx: Context) -> Reasons:
@@ -114,7 +102,8 @@ def _attempt(
         parameter.requires_grad_(parameter.is_floating_point())
     heads = find_heads(module, record_shapes(module, example)).counts
     graph = ChannelGraph(module, example, heads)
-    choices = choose(graph.groups(list(reasons), _importance(params, ctx.seed)), params, round_to)
+    groups = graph.groups(list(reasons), _importance(params, ctx.seed))
+    choices = choose(groups, params.sparsity or 0.0, params.scope, round_to)
     for done, choice in enumerate(choices):
         if choice.removed:
             graph.cut(choice.group, choice.removed)

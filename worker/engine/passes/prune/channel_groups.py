@@ -22,7 +22,12 @@ from torch.utils._pytree import tree_leaves
 
 from planish.contract.errors import InvalidRecipe
 from worker.engine.passes.layers import Weighted
-from worker.engine.passes.shape_repair import CannotRepair, Shapes, record_shapes, repair_shapes
+from worker.engine.passes.prune.shape_repair import (
+    CannotRepair,
+    Shapes,
+    record_shapes,
+    repair_shapes,
+)
 
 TOLERANCE = 1e-4
 BROKEN = (RuntimeError, IndexError, ValueError, AssertionError, TypeError, ZeroDivisionError)

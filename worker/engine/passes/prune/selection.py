@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from planish.contract.recipe import Prune
-from worker.engine.passes.alignment import nearest_multiple
-from worker.engine.passes.channel_groups import ChannelGroup
+from worker.engine.passes.prune.alignment import nearest_multiple
+from worker.engine.passes.prune.channel_groups import ChannelGroup
+
+Scope = Literal["layer", "global"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,20 @@ class Choice:
     note: str
 
 
-def choose(groups: Sequence[ChannelGroup], params: Prune, round_to: int) -> list[Choice]:
-    """Return what each group loses: its least important units, ties in favour of the first."""
-    wanted = _global_widths(groups, params.sparsity) if params.scope == "global" else None
+def choose(
+    groups: Sequence[ChannelGroup], sparsity: float, scope: Scope, round_to: int
+) -> list[Choice]:
+    """Return what each group loses: its least important units, ties in favour of the first.
+
+    Args:
+        groups: the channels that can go.
+        sparsity: share of the channels to remove, 0 to 1.
+        scope: the same share in every group, or one ranking over all groups.
+        round_to: kept channels are a multiple of this.
+    """
+    wanted = _global_widths(groups, sparsity) if scope == "global" else None
     return [
-        _choice(group, wanted[i] if wanted else group.width * (1 - params.sparsity), round_to)
+        _choice(group, wanted[i] if wanted else group.width * (1 - sparsity), round_to)
         for i, group in enumerate(groups)
     ]
 

@@ -1,0 +1,1 @@
+"""One file for each pass: its parameters, their ranges, and what they need."""

@@ -1,0 +1,38 @@
+"""Pruning: one file for each structure that can go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from planish.contract.recipe import Prune
+from planish.contract.report import PassPlan
+from worker.engine.model import Model
+from worker.engine.passes.protocol import Context, Outcome
+from worker.engine.passes.prune import channel
+
+STRUCTURES: Mapping[str, Callable[[Model, Prune, Context], Outcome]] = {
+    "channel": channel.run,
+}
+"""What does the work, by `Prune.structure`; each takes a float model and leaves it as it is."""
+
+
+def run(model: Model, params: Prune, ctx: Context) -> Outcome:
+    """Remove what the parameters ask for.
+
+    Raises:
+        InvalidRecipe: an `ignore` pattern matches no layer, or the graph cannot be followed.
+        NothingChanged: nothing could go; the text says why for each kind of reason.
+    """
+    return STRUCTURES[params.structure](model, params, ctx)
+
+
+def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
+    """Do it on a copy, to say what would go and to hand the smaller model to the next pass."""
+    outcome = run(model, params, ctx)
+    return outcome.model, PassPlan(
+        op=params.op,
+        layers_changed=len(outcome.layers),
+        layers=outcome.layers,
+        layers_skipped=outcome.skipped,
+        facts=outcome.facts,
+    )

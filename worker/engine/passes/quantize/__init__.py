@@ -1,0 +1,39 @@
+"""Quantization: one file for each way of computing with fewer bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from planish.contract.recipe import Quantize, Simplify
+from planish.contract.report import PassPlan
+from worker.engine.model import Model
+from worker.engine.passes import simplify
+from worker.engine.passes.protocol import Context, Outcome
+from worker.engine.passes.quantize import dynamic, static
+
+RUNS: Mapping[str, Callable[[Model, Quantize, Context], Outcome]] = {
+    "static": static.run,
+    "dynamic": dynamic.run,
+}
+PLANS: Mapping[str, Callable[[Model, Quantize, Context], PassPlan]] = {
+    "static": static.plan,
+    "dynamic": dynamic.plan,
+}
+"""What does and plans the work, by `Quantize.mode`, on a model whose BatchNorms are folded."""
+
+
+def run(model: Model, params: Quantize, context: Context) -> Outcome:
+    """Quantize a float model, after folding its BatchNorm layers.
+
+    Raises:
+        InvalidRecipe: a `keep_float` pattern matches no layer.
+        NothingChanged: no layer can be quantized.
+    """
+    model = simplify.run(model, Simplify(), context).model
+    return RUNS[params.mode](model, params, context)
+
+
+def plan(model: Model, params: Quantize, context: Context) -> tuple[Model, PassPlan]:
+    """Return a copy with its BatchNorm layers folded, and which layers would be quantized."""
+    model, _ = simplify.plan(model, Simplify(), context)
+    return model, PLANS[params.mode](model, params, context)
