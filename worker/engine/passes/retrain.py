@@ -11,7 +11,7 @@ from planish.contract.report import PassPlan
 from worker.engine.model import Model
 from worker.engine.passes.protocol import Context, Outcome
 from worker.engine.passes.training import needed_splits, plan_training, train_model
-from worker.engine.train.losses import cross_entropy
+from worker.engine.train.losses import task_loss
 
 
 def run(model: Model, params: Retrain, ctx: Context) -> Outcome:
@@ -21,7 +21,8 @@ def run(model: Model, params: Retrain, ctx: Context) -> Outcome:
         InvalidRecipe: no data or no labels.
         TrainingDiverged: the loss became NaN or infinite.
     """
-    return train_model(model, params, cross_entropy, ctx, _checked(params, ctx))
+    loss = task_loss(ctx.spec.data.task, params.train.label_smoothing)
+    return train_model(model, params, loss, ctx, _checked(params, ctx))
 
 
 def plan(model: Model, params: Retrain, ctx: Context) -> tuple[Model, PassPlan]:
