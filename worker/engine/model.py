@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from planish.contract.recipe import Quantize
+from worker.engine.sparsity import Sparsity
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,14 @@ class Model:
 
     `module` takes one tensor for each of `inputs`, in that order, and is in eval mode whenever it
     is handed over. ATen calls with weights are `torch.nn` layers under their original names.
+    `precision` is the float type that most layers compute in; inputs and outputs are float32.
+    `sparsity` names the weights whose zeros every later step keeps.
     """
 
     module: fx.GraphModule
     inputs: tuple[InputSpec, ...]
     quantization: Quantization | None = None
+    sparsity: Sparsity | None = None
 
     def example(self, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
         """Return seeded normal noise (floats) or zeros (integers, booleans) of the input shapes.
