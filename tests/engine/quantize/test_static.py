@@ -28,6 +28,7 @@ from worker.engine.measure.runtime_graph import read_runtime_graph
 from worker.engine.measure.session import open_session
 from worker.engine.model import Model, first_output
 from worker.engine.passes import Outcome, quantize
+from worker.engine.quantize import static
 from worker.engine.save.onnx import save_onnx
 from worker.engine.save.pt2 import save_pt2
 
@@ -147,7 +148,7 @@ def test_mse_calibration_forgives_an_outlier_that_minmax_does_not() -> None:
     batch[0, 0] = 20.0
     steps = {}
     for calibration in ("minmax", "mse"):
-        graph = quantize.quantize_static(
+        graph = static.quantize_static(
             model.clone(), Quantize(calibration=calibration), ("0",), [(batch,)]
         ).module.graph
         first = next(node for node in graph.nodes if "quantize_per_tensor" in str(node.target))
@@ -163,7 +164,7 @@ def test_a_dead_channel_with_a_large_bias_does_not_overflow(tmp_path: Path) -> N
         net[0].bias[2] = 50.0
     model = canonical(net, (torch.randn(2, 3, 6, 6),))
     inputs = (torch.randn(4, 3, 6, 6) * 1e-3,)
-    after = quantize.quantize_static(model.clone(), Quantize(), ("0", "2"), [inputs])
+    after = static.quantize_static(model.clone(), Quantize(), ("0", "2"), [inputs])
     save_onnx(after, tmp_path / "model.onnx")
     got = run_session(open_session(tmp_path / "model.onnx", 1), inputs)[0]
     want = model.module(*inputs).detach().numpy()
