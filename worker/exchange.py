@@ -31,7 +31,8 @@ class Request(Frozen):
         job_id: which job.
         kind: whether to optimize or only to plan.
         spec: what was asked for.
-        model: path of the uploaded model; likewise `data`, `test_data`, `teacher`.
+        model: path of the uploaded model; likewise `data`, `test_data`, `teacher`,
+            `student`.
         artifacts: folder for the artifacts.
         scratch: folder for everything temporary; removed when the attempt ends.
         draft: where the result goes.
@@ -45,6 +46,7 @@ class Request(Frozen):
     data: Path | None = None
     test_data: Path | None = None
     teacher: Path | None = None
+    student: Path | None = None
     artifacts: Path
     scratch: Path
     draft: Path

@@ -218,6 +218,7 @@ class Supervisor:
             data=self._stored("data", files.data) if files.data else None,
             test_data=self._stored("test_data", files.test_data) if files.test_data else None,
             teacher=self._stored("teacher", files.teacher) if files.teacher else None,
+            student=self._stored("student", files.student) if files.student else None,
             artifacts=folder / ARTIFACTS,
             scratch=folder / SCRATCH,
             draft=folder / DRAFT,

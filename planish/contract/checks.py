@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from planish.contract.errors import InvalidRecipe, UnsatisfiableResources
+from planish.contract.errors import InvalidRecipe, MissingPart, UnsatisfiableResources
 from planish.contract.problem import FieldError
 from planish.contract.recipe import Distill, Need, Params, Quantize, Retrain, Stage, op_of
 from planish.contract.spec import Spec
@@ -29,6 +29,30 @@ def check_recipe(spec: Spec, *, has_data: bool, has_targets: bool) -> None:
     ]
     if errors:
         raise InvalidRecipe("; ".join(e.detail for e in errors), tuple(errors))
+
+
+def check_student(spec: Spec, *, has_file: bool) -> None:
+    """Refuse a student that nobody described, and one of random weights that nobody trains.
+
+    Args:
+        spec: the job.
+        has_file: whether a student file came along.
+
+    Raises:
+        MissingPart: the spec describes a student by nothing that could be built.
+        InvalidRecipe: no pass of the recipe trains it.
+    """
+    if has_file or spec.student is None:
+        return
+    if spec.student.architecture is None:
+        detail = "the spec describes a student; send its file, or name its architecture"
+        raise MissingPart(detail, (FieldError(pointer="/files/student", detail=detail),))
+    if not any(isinstance(step, Distill | Retrain) for step in spec.recipe or ()):
+        detail = (
+            "a student without a file starts at random weights: train it; put distill or retrain "
+            "into the recipe, or send a student file"
+        )
+        raise InvalidRecipe(detail, (FieldError(pointer="/recipe", detail=detail),))
 
 
 def check_resources(spec: Spec, fleet_gpus: int) -> None:

@@ -23,7 +23,7 @@ def make_plan(inputs: JobInputs) -> Plan:
         InvalidModel, InvalidData, InvalidRecipe: what came cannot be used.
     """
     prepared = prepare(inputs)
-    model = prepared.original.clone()
+    model = prepared.start.clone()
     planned: list[PassPlan] = []
     saved = 0
     for step, params in enumerate(inputs.spec.recipe or (), 1):

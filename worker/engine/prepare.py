@@ -1,4 +1,4 @@
-"""What every job begins with: the model, its teacher and the data, checked together."""
+"""What every job begins with: the model, its teacher, its student and the data, held together."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 
-from planish.contract.checks import check_recipe
+from planish.contract.checks import check_recipe, check_student
 from planish.contract.errors import InvalidModel
 from planish.contract.spec import ModelSpec, Spec
+from worker.engine.agreement import check_agreement
 from worker.engine.load import load_model
+from worker.engine.load.construct import construct_model
 from worker.engine.load.data import Splits, load_splits
-from worker.engine.model import Model, first_output
+from worker.engine.model import Model
 from worker.engine.passes.protocol import Context
 from worker.engine.progress import Progress
 
@@ -28,6 +30,8 @@ class JobInputs:
         data: trains and calibrates; None without data.
         test_data: sealed, for the report alone.
         teacher: another model to learn from; None for the uploaded model itself.
+        student: another model that the recipe works on; None for the uploaded model itself, or for
+            an architecture that the spec names.
     """
 
     job_id: str | None
@@ -36,16 +40,30 @@ class JobInputs:
     data: Path | None = None
     test_data: Path | None = None
     teacher: Path | None = None
+    student: Path | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The parts of a job in the engine's own forms; none of them is ever changed."""
+    """The parts of a job in the engine's own forms; none of them is ever changed.
+
+    Attributes:
+        original: the uploaded model: the baseline.
+        teacher: whom `distill` learns from.
+        splits: the data's parts.
+        student: what the recipe works on in the model's place; None for the model itself.
+    """
 
     spec: Spec
     original: Model
     teacher: Model
     splits: Splits | None
+    student: Model | None = None
+
+    @property
+    def start(self) -> Model:
+        """What the recipe begins with; make a copy before changing it."""
+        return self.original if self.student is None else self.student
 
     def context(self, step: int, progress: Progress) -> Context:
         """Return what the pass at `step` (from 1) may use; each step has a seed of its own."""
@@ -72,24 +90,29 @@ def prepare(inputs: JobInputs) -> Prepared:
     splits = load_splits(spec, model, inputs.data, inputs.test_data)
     has_targets = splits is not None and splits.train.targets is not None
     check_recipe(spec, has_data=splits is not None, has_targets=has_targets)
-    teacher = model.clone() if inputs.teacher is None else _teacher(inputs.teacher, spec, model)
+    check_student(spec, has_file=inputs.student is not None)
+    teacher = _teacher(inputs, model)
     for parameter in teacher.module.parameters():
         parameter.requires_grad_(False)
-    return Prepared(spec, model, teacher, splits)
+    return Prepared(spec, model, teacher, splits, _student(inputs, model))
 
 
-def _teacher(path: Path, spec: Spec, model: Model) -> Model:
-    teacher = load_model(path, spec.teacher or ModelSpec())
-    example = model.example()
-    try:
-        with torch.no_grad():
-            taught = first_output(teacher.module(*example))
-            own = first_output(model.module(*example))
-    except (RuntimeError, TypeError) as error:
-        raise InvalidModel("the teacher does not take the model's inputs") from error
-    if taught.shape != own.shape:
-        raise InvalidModel(
-            f"the teacher's outputs are {tuple(taught.shape[1:])}, the model's "
-            f"{tuple(own.shape[1:])}; both must answer the same question"
-        )
-    return teacher
+def _teacher(inputs: JobInputs, model: Model) -> Model:
+    if inputs.teacher is None:
+        return model.clone()
+    teacher = load_model(inputs.teacher, inputs.spec.teacher or ModelSpec(), "teacher")
+    return check_agreement(teacher, model, "teacher")
+
+
+def _student(inputs: JobInputs, model: Model) -> Model | None:
+    wanted = inputs.spec.student or ModelSpec()
+    if inputs.student is not None:
+        student = load_model(inputs.student, wanted, "student")
+    elif inputs.spec.student is not None:
+        student = construct_model(wanted, inputs.spec.seed)
+    else:
+        return None
+    student = check_agreement(student, model, "student")
+    if not any(p.requires_grad for p in student.module.parameters()):
+        raise InvalidModel("the student holds no weights; there is nothing to train or optimize")
+    return student

@@ -62,12 +62,12 @@ class Worked:
 
 
 def run_passes(prepared: Prepared, stages: Stages, progress: Progress) -> Worked:
-    """Run the recipe on a copy of the model.
+    """Run the recipe on a copy of the model, or of the student that stands in its place.
 
     Raises:
         NothingChanged, TrainingDiverged: a pass could not do its work.
     """
-    model = prepared.original.clone()
+    model = prepared.start.clone()
     sizes = layer_sizes(model)
     reports: list[PassReport] = []
     training: list[Epoch] = []
