@@ -22,7 +22,7 @@ def comparison_rows(report: Report) -> Sequence[Row]:
     """Return metric, size, latencies, MACs and parameters; ratios are before / after."""
     before, after, ratios = report.baseline, report.optimized, report.ratios
     rows: list[Row] = [
-        (before.metric.name, _metric(before.metric), _metric(after.metric), _points(report)),
+        (before.metric.name, _metric(before.metric), _metric(after.metric), _change(report)),
         ("size", size_text(before.size_bytes), size_text(after.size_bytes), _less(ratios.size)),
     ]
     for name in ("p50", "p99"):
@@ -39,17 +39,21 @@ def comparison_rows(report: Report) -> Sequence[Row]:
 def _metric(metric: Metric) -> str:
     if metric.value is None:
         return "not measured"
-    counts = (
-        f" ({metric.correct}/{metric.total})" if metric.total and metric.correct is not None else ""
-    )
-    return f"{metric.value:.2%}{counts}"
+    if metric.total and metric.correct is not None:
+        return f"{metric.value:.2%} ({metric.correct}/{metric.total})"
+    return f"{metric.value:.4g}"
 
 
-def _points(report: Report) -> str:
-    before, after = report.baseline.metric.value, report.optimized.metric.value
-    if before is None or after is None:
+def _change(report: Report) -> str:
+    """Say how the metric moved: in points, in percent where smaller is better, else in its unit."""
+    before, after = report.baseline.metric, report.optimized.metric
+    if before.value is None or after.value is None:
         return ""
-    return f"{(after - before) * 100:+.2f} points"
+    if after.total:
+        return f"{(after.value - before.value) * 100:+.2f} points"
+    if after.better == "lower":
+        return f"{after.value / before.value - 1:+.2%}" if before.value else ""
+    return f"{after.value - before.value:+.4f}"
 
 
 def _latency(latency: Latency | None, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from pydantic import JsonValue, ValidationError
 
@@ -23,6 +23,7 @@ from planish.contract.spec import (
     Resources,
     Spec,
     Target,
+    Task,
 )
 from planish.contract.validation import field_errors
 
@@ -54,7 +55,7 @@ class SpecFields(TypedDict, total=False):
     inputs: Sequence[InputDeclaration]
     teacher_architecture: Architecture
     teacher_inputs: Sequence[InputDeclaration]
-    task: Literal["classification", "none"]
+    task: Task
     preprocess: Preprocess
     target: Target
     outputs: Sequence[Output]

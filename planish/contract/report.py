@@ -14,12 +14,17 @@ class Evidence(BaseModel):
 
 
 class Metric(Evidence):
-    """`value` in 0..1 for accuracy; `correct` of `total` samples. Without labels: agreement."""
+    """How good the answers are, by the task.
+
+    accuracy and agreement: 0..1, `correct` of `total` samples. mse, perplexity: above 0, smaller is
+    better. spearman, cosine: -1..1. `correct` and `total` are null where nothing is counted.
+    """
 
     name: str
     value: float | None
     correct: int | None = None
     total: int | None = None
+    better: Literal["higher", "lower"] = "higher"
 
 
 class Latency(Evidence):
@@ -94,10 +99,12 @@ class PassReport(Evidence):
 
 
 class Certificate(Evidence):
-    """A paired one-sided bound on the accuracy drop, on the sealed samples.
+    """A paired one-sided bound on what the metric lost, on the sealed samples.
 
-    `observed_drop` and `upper_bound` are absolute (0.01 = one point). `max_drop` is null when the
-    job set no budget; then the outcome is at most `point_estimate_only`.
+    A drop is a loss whichever side of the metric is better: a fall of the accuracy, a rise of the
+    perplexity. `unit` says what its numbers are: `share` of the samples (0.01 = one point),
+    `relative` to the baseline's value, or `value` in the metric's own unit. `max_drop` is null when
+    the job set no budget; then the outcome is at most `point_estimate_only`.
     """
 
     max_drop: float | None
@@ -107,6 +114,7 @@ class Certificate(Evidence):
     n: int
     method: str
     outcome: Literal["certified", "point_estimate_only", "not_met", "not_enough_data"]
+    unit: Literal["share", "relative", "value"] = "share"
 
 
 class Reload(Evidence):

@@ -59,12 +59,13 @@ class Preprocess(Strict):
     layout: Literal["auto", "nhwc", "nchw"] = "auto"
 
 
+Task = Literal["classification", "regression", "language_modeling", "embedding", "none"]
+
+
 class DataSpec(Strict):
     """What the data files mean."""
 
-    task: Literal["classification", "regression", "language_modeling", "embedding", "none"] = (
-        "classification"
-    )
+    task: Task = "classification"
     preprocess: Preprocess = Field(default_factory=Preprocess)
 
 

@@ -13,7 +13,7 @@ from planish.contract.spec import ModelSpec, Spec
 from planish.gate.arrays import ArrayHeader, read_headers
 from planish.gate.identify import ModelFormat, check_checkpoint
 from planish.gate.inputs import architecture_inputs, check_stated_inputs, model_format
-from planish.gate.match import TARGETS, check_preprocess, match_arrays
+from planish.gate.match import TARGETS, check_preprocess, match_arrays, teaches
 from planish.gate.pt2 import Package, check_content, open_package, program_inputs
 from planish.gate.safetensors import read_tensors
 from planish.gate.signature import Signature
@@ -30,7 +30,7 @@ class GateReport:
         model_format: by content.
         inputs: of the model; None where only the worker can tell.
         has_data: whether a data file came.
-        has_targets: whether it holds labels that the task uses.
+        has_targets: whether it holds what the task trains on.
     """
 
     model_format: ModelFormat
@@ -103,7 +103,7 @@ def _check_teacher(
 def _check_data(
     spec: Spec, paths: Mapping[str, Path], inputs: tuple[Signature, ...] | None
 ) -> bool:
-    """Check the data files; tell whether the data holds labels that the task uses."""
+    """Check the data files; tell whether the data holds what the task trains on."""
     headers = {part: read_headers(paths[part]) for part in ("data", "test_data") if part in paths}
     if "test_data" in headers and "data" not in headers:
         raise InvalidData("test_data came without data; send data too, or neither")
@@ -112,10 +112,9 @@ def _check_data(
         for part, arrays in headers.items():
             match_arrays(inputs, arrays, spec, part)
     labelled = {part: _has_targets(arrays) for part, arrays in headers.items()}
-    uses_labels = spec.data.task == "classification"
-    if uses_labels and labelled.get("data") and not labelled.get("test_data", True):
+    if spec.data.task != "none" and labelled.get("data") and not labelled.get("test_data", True):
         raise InvalidData(f"test_data has no array named {TARGETS!r}, which data has")
-    return uses_labels and labelled.get("data", False)
+    return "data" in headers and teaches(spec.data.task, headers["data"])
 
 
 def _has_targets(arrays: Sequence[ArrayHeader]) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from planish.contract.errors import AmbiguousLayout, InputNotFound, InvalidData
 from planish.contract.problem import FieldError
-from planish.contract.spec import Spec
+from planish.contract.spec import Spec, Task
 from planish.gate.arrays import ArrayHeader
 from planish.gate.layout import Layout, resolve_layout
 from planish.gate.signature import Signature, show_shape
 
 TARGETS = "targets"
 INPUTS = "inputs"
+TOKENS = "input_ids"
+MASK = "attention_mask"
 _INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
 
@@ -28,11 +30,23 @@ class Feed:
 
 @dataclass(frozen=True)
 class Match:
-    """Arrays of one data file by their use; `targets` is None where the task has none."""
+    """Arrays of one data file by their use.
+
+    Attributes:
+        feeds: one for each input.
+        targets: None where the file or the task has none.
+        samples: in the file.
+        tokens: the feed whose token ids are the targets of language modeling without `targets`.
+        mask: the feed that tells which of them count.
+        paired: whether the targets are scores of pairs of samples (task embedding).
+    """
 
     feeds: tuple[Feed, ...]
     targets: ArrayHeader | None
     samples: int
+    tokens: Feed | None = None
+    mask: Feed | None = None
+    paired: bool = False
 
 
 def match_arrays(
@@ -54,18 +68,34 @@ def match_arrays(
     check_preprocess(inputs, spec)
     feeds = tuple(_feed(item, by_name, len(inputs) == 1, spec, part) for item in inputs)
     samples = feeds[0].array.shape[0]
-    targets = by_name.get(TARGETS) if spec.data.task == "classification" else None
+    targets = by_name.get(TARGETS) if spec.data.task != "none" else None
     for array in [feed.array for feed in feeds] + ([targets] if targets else []):
         if not array.shape or array.shape[0] != samples:
             raise InvalidData(
                 f"{part}: {array.name!r} has shape {show_shape(array.shape)}, but "
                 f"{feeds[0].array.name!r} has {samples} samples; the first dimension must agree"
             )
-    if targets:
-        _check_targets(targets, part)
     if not samples:
         raise InvalidData(f"{part}: {feeds[0].array.name!r} has no samples")
-    return Match(feeds, targets, samples)
+    tokens = _tokens(feeds, part) if spec.data.task == "language_modeling" else None
+    mask = next((feed for feed in feeds if feed.input.name == MASK), None) if tokens else None
+    if targets:
+        _CHECKS[spec.data.task](targets, tokens, part)
+    paired = targets is not None and spec.data.task == "embedding" and _is_flat(targets)
+    return Match(feeds, targets, samples, tokens, mask, paired)
+
+
+def teaches(task: Task, arrays: Sequence[ArrayHeader]) -> bool:
+    """Tell whether a file holds what the task trains on, from the arrays' names and shapes.
+
+    Token ids are their own targets. Scores tell how near a pair of embeddings is, but not where.
+    """
+    targets = next((array for array in arrays if array.name == TARGETS), None)
+    if task == "language_modeling":
+        return True
+    if task == "embedding":
+        return targets is not None and not _is_flat(targets)
+    return task != "none" and targets is not None
 
 
 def is_preprocessed(item: Signature, inputs: Sequence[Signature]) -> bool:
@@ -123,14 +153,72 @@ def _feed(
     return Feed(item, array, layout)
 
 
-def _check_targets(targets: ArrayHeader, part: str) -> None:
-    flat = len(targets.shape) == 1 or (len(targets.shape) == 2 and targets.shape[1] == 1)
+def _tokens(feeds: Sequence[Feed], part: str) -> Feed:
+    """Return the feed of token ids: `input_ids`, else the only integer input that is no mask."""
+    found = [f for f in feeds if not _is_float(f.input) and len(f.array.shape) == 2]
+    named = [f for f in found if f.input.name == TOKENS]
+    rest = [f for f in found if f.input.dtype != "bool" and not f.input.name.endswith("mask")]
+    chosen = named or rest
+    if not chosen or (not named and len(rest) > 1):
+        shown = ", ".join(str(f.input) for f in feeds)
+        raise InvalidData(
+            f"{part}: language_modeling needs one input of token ids, (batch, tokens) integers, "
+            f"called {TOKENS!r} where there are several; the model takes {shown}"
+        )
+    return chosen[0]
+
+
+def _check_classes(targets: ArrayHeader, tokens: Feed | None, part: str) -> None:
     if targets.dtype not in _INTEGERS:
         raise InvalidData(
             f"{part}: {TARGETS!r} has type {targets.dtype}; class indices are integers from 0"
         )
-    if not flat:
+    if not _is_flat(targets):
         raise InvalidData(
             f"{part}: {TARGETS!r} has shape {show_shape(targets.shape)}; one class index for "
             "each sample is taken, (N,) or (N, 1)"
         )
+
+
+def _check_numbers(targets: ArrayHeader, tokens: Feed | None, part: str) -> None:
+    if targets.descr is None or targets.dtype == "bool":
+        raise InvalidData(
+            f"{part}: {TARGETS!r} has type {targets.dtype}; regression takes numbers of 8 to 64 "
+            "bits in the shape of the model's output"
+        )
+
+
+def _check_token_targets(targets: ArrayHeader, tokens: Feed | None, part: str) -> None:
+    wanted = tokens.array.shape if tokens else ()
+    if targets.dtype not in _INTEGERS or targets.shape != wanted:
+        raise InvalidData(
+            f"{part}: {TARGETS!r} is {targets.dtype} {show_shape(targets.shape)}; "
+            f"language_modeling takes integers in the shape of the token ids, "
+            f"{show_shape(wanted)}, aligned with them (the loss shifts by one), -100 where no "
+            "token is wanted; or no targets at all"
+        )
+
+
+def _check_embeddings(targets: ArrayHeader, tokens: Feed | None, part: str) -> None:
+    if not targets.dtype.startswith("float") or len(targets.shape) > 2:
+        raise InvalidData(
+            f"{part}: {TARGETS!r} is {targets.dtype} {show_shape(targets.shape)}; embedding takes "
+            "floats: embeddings (N, D), or scores (N,) of pairs in the rows 2i and 2i + 1"
+        )
+    if _is_flat(targets) and targets.shape[0] % 2:
+        raise InvalidData(
+            f"{part}: {TARGETS!r} holds scores of pairs, the rows 2i and 2i + 1, but "
+            f"{targets.shape[0]} samples are an odd number"
+        )
+
+
+def _is_flat(targets: ArrayHeader) -> bool:
+    return len(targets.shape) == 1 or (len(targets.shape) == 2 and targets.shape[1] == 1)
+
+
+_CHECKS: Mapping[Task, Callable[[ArrayHeader, Feed | None, str], None]] = {
+    "classification": _check_classes,
+    "regression": _check_numbers,
+    "language_modeling": _check_token_targets,
+    "embedding": _check_embeddings,
+}

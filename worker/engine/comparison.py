@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from planish.contract.report import Fidelity
 from worker.engine.load.data import Dataset, synthetic
-from worker.engine.measure.fidelity import fidelity
+from worker.engine.measure.fidelity import FidelityMeter
 from worker.engine.measure.latency import SideTimes, compare_latency, paired_ratio
-from worker.engine.measure.outputs import dataset_outputs
+from worker.engine.measure.outputs import stream_outputs
 from worker.engine.prepare import Prepared
 from worker.engine.progress import Progress
-from worker.engine.report.quality import Quality, Samples, judge
+from worker.engine.report.quality import Quality, Samples, make_judge
 
 SYNTHETIC_SAMPLES = 256
 _LATENCY_FROM = 0.4  # share of the stage that the outputs over the samples take
@@ -48,10 +48,7 @@ def compare_sides(
     target = prepared.spec.target
     sealed = prepared.splits.sealed if prepared.splits else None
     samples = sealed or synthetic(prepared.original, SYNTHETIC_SAMPLES, prepared.spec.seed)
-    progress.update(0.0, f"answering {len(samples)} sealed samples with the original")
-    before = dataset_outputs(baseline, samples, target.threads)
-    progress.update(_LATENCY_FROM / 2, "answering them with the optimized model")
-    after = dataset_outputs(optimized, samples, target.threads)
+    quality, near = _answers(prepared, samples, baseline, optimized, progress)
     times = compare_latency(
         {"baseline": baseline, "optimized": optimized},
         _one_call(prepared, samples),
@@ -61,8 +58,8 @@ def compare_sides(
         ),
     )
     return Comparison(
-        quality=judge(before, after, samples.targets),
-        fidelity=fidelity(before, after),
+        quality=quality,
+        fidelity=near,
         samples=_kind(prepared, sealed),
         baseline=times["baseline"],
         optimized=times["optimized"],
@@ -70,12 +67,34 @@ def compare_sides(
     )
 
 
+def _answers(
+    prepared: Prepared, samples: Dataset, baseline: Path, optimized: Path, progress: Progress
+) -> tuple[Quality, Fidelity]:
+    """Let both sides answer batch by batch: a language model's outputs are too large to hold."""
+    spec = prepared.spec
+    judge, meter = make_judge(spec.data.task, samples, spec.seed), FidelityMeter()
+    before, after = (
+        stream_outputs(path, samples, spec.target.threads) for path in (baseline, optimized)
+    )
+    done = 0
+    for one, two in zip(before, after, strict=True):
+        progress.update(
+            _LATENCY_FROM * done / len(samples), f"answering {len(samples)} sealed samples"
+        )
+        rows = slice(done, done + len(one))
+        judge.add(one, two, None if samples.targets is None else samples.targets[rows])
+        meter.add(one, two)
+        done += len(one)
+    return judge.quality(), meter.result()
+
+
 def _kind(prepared: Prepared, sealed: Dataset | None) -> Samples:
     if prepared.splits is None:
         return "no_data"
     if not sealed:
         return "too_few"
-    return "unlabelled" if sealed.targets is None else "labelled"
+    unlabelled = sealed.targets is None and sealed.scores is None
+    return "unlabelled" if unlabelled else "labelled"
 
 
 def _one_call(prepared: Prepared, samples: Dataset) -> dict[str, NDArray[np.generic]]:

@@ -13,6 +13,8 @@ from torch import Tensor
 from worker.engine.load.arrays import Array
 
 Rows = NDArray[np.int64]
+Targets = NDArray[np.int64] | NDArray[np.float32]
+IGNORED = -100  # a token that no loss and no metric counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,18 +70,22 @@ class Dataset:
     Attributes:
         inputs: one source for each model input, in the model's order; all rows of the file.
         rows: which rows belong here, in the order that index 0, 1, 2 … means.
-        targets: class indices of these rows, int64, in the same order; None without labels.
+        targets: what the model should answer for these rows, in the same order; None without
+            labels. Class indices (int64), numbers in the output's shape (float32), token ids
+            (N, S) with `IGNORED` where none is wanted (int64), or embeddings (N, D) (float32).
+        scores: of pairs: rows 2i and 2i + 1 belong together, and both carry the pair's (float32).
     """
 
     inputs: tuple[Source, ...]
     rows: Rows = field(repr=False)
-    targets: NDArray[np.int64] | None = field(default=None, repr=False)
+    targets: Targets | None = field(default=None, repr=False)
+    scores: NDArray[np.float32] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def prepare(self, indices: NDArray[np.integer]) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Return model inputs and class indices (int64) of some samples.
+        """Return model inputs and targets of some samples.
 
         Args:
             indices: positions in this dataset, from 0.
@@ -96,7 +102,8 @@ class Dataset:
     def take(self, indices: NDArray[np.integer]) -> Dataset:
         """Return a dataset of some of these samples; no value is copied."""
         targets = None if self.targets is None else self.targets[indices]
-        return replace(self, rows=self.rows[indices], targets=targets)
+        scores = None if self.scores is None else self.scores[indices]
+        return replace(self, rows=self.rows[indices], targets=targets, scores=scores)
 
     def head(self, count: int) -> Dataset:
         """Return the first samples, all of them when there are fewer."""

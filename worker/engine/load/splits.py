@@ -33,20 +33,37 @@ class Splits:
 
 
 def split(data: Dataset, test_data: Dataset | None, seed: int) -> Splits:
-    """Divide the data by a seeded stratified shuffle; files sorted by class are usual.
+    """Divide the data by a seeded shuffle, stratified by class; files sorted by class are usual.
 
     Without `test_data`, 20 % of each class (at least one sample, where a class has two) are sealed.
-    10 % of the rest validate.
+    10 % of the rest validate. Pairs stay together, in every part.
     """
-    order = stratified_order(data.targets, len(data), seed)
+    size = 1 if data.scores is None else 2
+    classes = class_indices(data)
+    order = stratified_order(classes, len(data) // size, seed)
     sealed = test_data
     if sealed is None:
-        chosen, order = _set_apart(order, data.targets, SEALED_SHARE, at_least=1)
-        sealed = data.take(chosen) if len(chosen) else None
+        chosen, order = _set_apart(order, classes, SEALED_SHARE, at_least=1)
+        sealed = data.take(_whole(chosen, size)) if len(chosen) else None
     share = min(VALIDATION_SHARE, MAX_VALIDATION / len(order))
-    chosen, order = _set_apart(order, data.targets, share, at_least=0)
-    train = data.take(order)
-    return Splits(train, train, data.take(chosen) if len(chosen) else None, sealed)
+    chosen, order = _set_apart(order, classes, share, at_least=0)
+    train = data.take(_whole(order, size))
+    validation = data.take(_whole(chosen, size)) if len(chosen) else None
+    return Splits(train, train, validation, sealed)
+
+
+def class_indices(data: Dataset) -> NDArray[np.int64] | None:
+    """Return the class of each sample; None where the targets are something else."""
+    targets = data.targets
+    if targets is None or targets.ndim != 1 or targets.dtype.kind not in "iu":
+        return None
+    return targets.astype(np.int64, copy=False)
+
+
+def _whole(units: Rows, size: int) -> Rows:
+    """Return the rows of some units of `size` consecutive rows."""
+    rows: Rows = (units[:, None] * size + np.arange(size)).reshape(-1)
+    return rows
 
 
 def stratified_order(targets: NDArray[np.int64] | None, count: int, seed: int) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,14 @@ BATCH = 64
 
 
 def dataset_outputs(path: Path, dataset: Dataset, threads: int, batch: int = BATCH) -> Floats:
-    """Return the first output of an ONNX file for every sample: (samples, …).
+    """Return the first output of an ONNX file for every sample: (samples, …)."""
+    return np.concatenate(list(stream_outputs(path, dataset, threads, batch)))
+
+
+def stream_outputs(
+    path: Path, dataset: Dataset, threads: int, batch: int = BATCH
+) -> Iterator[Floats]:
+    """Yield the first output of an ONNX file, batch by batch: (at most `batch`, …).
 
     Args:
         path: a model with a dynamic first dimension.
@@ -27,8 +35,8 @@ def dataset_outputs(path: Path, dataset: Dataset, threads: int, batch: int = BAT
         batch: samples in one call.
     """
     session = open_session(path, threads)
-    parts = [run_session(session, inputs)[0] for inputs, _ in dataset.batches(batch)]
-    return np.concatenate(parts)
+    for inputs, _ in dataset.batches(batch):
+        yield run_session(session, inputs)[0]  # type: ignore[misc]  # logits are floats
 
 
 def run_session(

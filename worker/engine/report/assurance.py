@@ -19,7 +19,7 @@ def certificate(report: Report) -> Html:
     badge = el("span", found.outcome.replace("_", " "), class_=f"badge {css}")
     return el(
         "section",
-        el("h2", "How sure is the accuracy?"),
+        el("h2", "How sure is the quality?"),
         el("p", badge),
         el("p", words.certificate_sentence(found)),
         el("p", f"Method: {found.method}.", class_="note") if found.n else None,

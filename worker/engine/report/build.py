@@ -91,14 +91,14 @@ def build_report(found: Findings) -> Report:
         ),
         fidelity=found.fidelity,
         passes=found.passes,
-        certificate=certify(found.quality.counts),
+        certificate=certify(found.quality.drop),
         reload=found.reload,
         environment=describe_environment(found.target, found.seed),
         training=found.training,
         layers=found.layers,
         latency_rounds={"baseline": before.times.rounds, "optimized": after.times.rounds},
     )
-    warnings = remarks(report, found.quality.counts, found.samples, found.kept_float)
+    warnings = remarks(report, found.quality.drop, found.samples, found.kept_float)
     return report.model_copy(update={"warnings": warnings})
 
 

@@ -1,4 +1,6 @@
-"""How much accuracy may have been lost: a paired, one-sided upper bound from counts.
+"""How much may have been lost: a paired, one-sided upper bound; here from counts of right answers.
+
+Losses and rank correlations have theirs in `worker.engine.report.losses`.
 
 Both models answer the same sealed samples, so only the samples on which exactly one of them is
 right say anything about the difference. With ``b`` of them lost (baseline right, optimized wrong)
@@ -14,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, Protocol
 
 from planish.contract.report import Certificate
 
@@ -27,6 +29,36 @@ _CORRECTION = 0.5
 _STEPS = 60
 
 Outcome = Literal["certified", "point_estimate_only", "not_met", "not_enough_data"]
+Unit = Literal["share", "relative", "value"]
+
+
+class Drop(Protocol):
+    """What the metric lost on the same samples."""
+
+    @property
+    def total(self) -> int:
+        """Samples (pairs, for a correlation of pairs)."""
+
+    @property
+    def drop(self) -> float:
+        """Observed loss; negative when the optimized model is better."""
+
+    @property
+    def unit(self) -> Unit:
+        """What the numbers are, see `planish.contract.report.Certificate`."""
+
+    @property
+    def method(self) -> str:
+        """How the bound is found."""
+
+    def bound(self, confidence: float) -> float:
+        """Return the loss that the true loss does not exceed, with the given confidence."""
+
+    def provable(self, confidence: float) -> float:
+        """Return the least loss that so few samples could prove at all."""
+
+    def is_proven(self, confidence: float = 0.95) -> bool:
+        """Tell whether something was lost, beyond chance."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +83,29 @@ class Paired:
     def drop(self) -> float:
         """Observed absolute drop of the accuracy; negative when the optimized model is better."""
         return (self.lost - self.won) / self.total
+
+    @property
+    def unit(self) -> Unit:
+        """A share of the samples."""
+        return "share"
+
+    @property
+    def method(self) -> str:
+        """Tango's score bound."""
+        return METHOD
+
+    def bound(self, confidence: float) -> float:
+        """Return the upper bound."""
+        return upper_bound(self, confidence)
+
+    def provable(self, confidence: float) -> float:
+        """Return the bound when not one prediction changes."""
+        return upper_bound(Paired(0, 0, self.total), confidence)
+
+    def is_proven(self, confidence: float = 0.95) -> bool:
+        """Tell whether the gain, seen from the other side, is bounded by zero."""
+        swapped = Paired(self.won, self.lost, self.total)
+        return self.won < self.lost and upper_bound(swapped, confidence) == 0
 
 
 def upper_bound(counts: Paired, confidence: float = 0.95) -> float:
@@ -79,7 +134,7 @@ def upper_bound(counts: Paired, confidence: float = 0.95) -> float:
 
 
 def certify(
-    counts: Paired | None, max_drop: float | None = None, confidence: float = 0.95
+    drop: Drop | None, max_drop: float | None = None, confidence: float = 0.95
 ) -> Certificate:
     """Return what the sealed samples prove about the drop.
 
@@ -89,20 +144,22 @@ def certify(
     ``point_estimate_only``, which is also the most that a job without a budget gets.
 
     Args:
-        counts: None when there are no labelled samples.
-        max_drop: allowed absolute drop (0.01 = one point); None when the job set none.
+        drop: None when there are no labelled samples.
+        max_drop: allowed drop in the unit of `drop` (share: 0.01 = one point); None when the job
+            set none.
         confidence: of the bound, one-sided.
     """
-    n = counts.total if counts else 0
-    bound = upper_bound(counts, confidence) if counts and n else None
+    found = drop if drop is not None and drop.total else None
+    bound = None if found is None else found.bound(confidence)
     return Certificate(
         max_drop=max_drop,
-        observed_drop=counts.drop if counts and n else None,
+        observed_drop=None if found is None else found.drop,
         upper_bound=bound,
         confidence=confidence,
-        n=n,
-        method=METHOD,
-        outcome=_outcome(counts, bound, max_drop, confidence),
+        n=0 if found is None else found.total,
+        method=METHOD if found is None else found.method,
+        outcome=_outcome(found, bound, max_drop, confidence),
+        unit="share" if found is None else found.unit,
     )
 
 
@@ -123,17 +180,17 @@ def samples_needed(max_drop: float, confidence: float = 0.95) -> int:
 
 
 def _outcome(
-    counts: Paired | None, bound: float | None, max_drop: float | None, confidence: float
+    drop: Drop | None, bound: float | None, max_drop: float | None, confidence: float
 ) -> Outcome:
-    if counts is None or bound is None or counts.total < MIN_SAMPLES:
+    if drop is None or bound is None or drop.total < MIN_SAMPLES:
         return "not_enough_data"
     if max_drop is None:
         return "point_estimate_only"
     if bound <= max_drop:
         return "certified"
-    if upper_bound(Paired(0, 0, counts.total), confidence) > max_drop:
+    if drop.provable(confidence) > max_drop:
         return "not_enough_data"
-    return "not_met" if counts.drop > max_drop else "point_estimate_only"
+    return "not_met" if drop.drop > max_drop else "point_estimate_only"
 
 
 def _score(counts: Paired, drop: float) -> float:

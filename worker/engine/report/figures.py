@@ -49,9 +49,7 @@ def tiles(report: Report) -> Html:
     """Show the four figures that people look for, each with a pair of bars."""
     before, after = report.baseline.metric, report.optimized.metric
     found = [
-        _tile(
-            _name(after.name), words.percent(after.value), _was(report), before.value, after.value
-        )
+        _tile(_name(after.name), words.metric_value(after), _was(report), before.value, after.value)
     ]
     main = {"File size", "Latency p50", "Multiply-accumulates"}
     for figure in _figures(report):
@@ -128,21 +126,18 @@ def _row(name: str, before: str, after: str, change: str) -> Html:
 def _metric(side: Measures) -> Html:
     metric = side.metric
     counted = metric.correct is not None and metric.total is not None
-    text = words.percent(metric.value)
+    text = words.metric_value(metric)
     return join([text, el("small", words.fraction(metric)) if counted else None])
 
 
 def _lost(report: Report) -> str:
-    before, after = report.baseline.metric, report.optimized.metric
-    if before.value is None or after.value is None:
-        return "–"
-    return words.points(after.value - before.value, after.total)
+    return words.difference_of(report.baseline.metric, report.optimized.metric)
 
 
 def _was(report: Report) -> str:
     if report.baseline.metric.value is None or report.optimized.metric.name == "agreement":
         return "with the original model"
-    return f"was {words.percent(report.baseline.metric.value)} · {_lost(report)}"
+    return f"was {words.metric_value(report.baseline.metric)} · {_lost(report)}"
 
 
 def _name(metric: str) -> str:

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from planish.contract.report import Measures, PassReport, Report
 from worker.engine.report import words
-from worker.engine.report.certificate import MIN_SAMPLES, Paired, upper_bound
+from worker.engine.report.certificate import MIN_SAMPLES, Drop
 from worker.engine.report.quality import Samples
 
 LARGE_DROP = 0.01
@@ -18,20 +18,20 @@ _INT8_ISA = {"avx_vnni", "avx512_vnni", "amx_int8", "i8mm", "asimddp"}
 
 
 def remarks(
-    report: Report, counts: Paired | None, samples: Samples, kept_float: Sequence[str]
+    report: Report, drop: Drop | None, samples: Samples, kept_float: Sequence[str]
 ) -> tuple[str, ...]:
     """Return the warnings of a report, the gravest first; none for a plain success.
 
     Args:
         report: everything else is in it already.
-        counts: paired counts on labelled sealed samples, None without labels.
+        drop: what the metric lost on labelled sealed samples, None without labels.
         samples: what quality was measured on.
         kept_float: layers that the runtime computes in floats although the model is quantized.
     """
     return (
         *_worse(report),
-        *_less_accurate(report, counts),
-        *_thin_evidence(report, samples),
+        *_less_accurate(report, drop),
+        *_thin_evidence(drop, samples),
         *_passes(report.passes),
         *_float_layers(kept_float),
         *_threads(report),
@@ -69,20 +69,18 @@ def _slow_reasons(report: Report) -> Iterator[str]:
         yield "The calls are so short that starting each kernel takes most of the time."
 
 
-def _less_accurate(report: Report, counts: Paired | None) -> Iterator[str]:
-    if counts is None or counts.drop <= 0:
+def _less_accurate(report: Report, drop: Drop | None) -> Iterator[str]:
+    if drop is None or drop.drop <= 0:
         return
-    proven = (
-        counts.won < counts.lost and upper_bound(Paired(counts.won, counts.lost, counts.total)) == 0
-    )
-    if proven or counts.drop >= LARGE_DROP:
+    proven = drop.is_proven()
+    if proven or (drop.unit != "value" and drop.drop >= LARGE_DROP):
         change = words.metric_change(report.baseline.metric, report.optimized.metric)
         certainty = "more than chance" if proven else "within what chance could do"
         yield f"The optimized model is less accurate: {change}; {certainty}."
 
 
-def _thin_evidence(report: Report, samples: Samples) -> Iterator[str]:
-    total = report.optimized.metric.total or 0
+def _thin_evidence(drop: Drop | None, samples: Samples) -> Iterator[str]:
+    total = drop.total if drop is not None else 0
     match samples:
         case "no_data":
             yield (
@@ -98,8 +96,8 @@ def _thin_evidence(report: Report, samples: Samples) -> Iterator[str]:
         case "unlabelled":
             yield (
                 "The sealed samples have no labels: the only measure of quality is how well the "
-                "outputs agree with the original's. Add an array named targets, with the task "
-                "classification, to measure accuracy."
+                "outputs agree with the original's. Add an array named targets, and name the task "
+                "in data.task, to measure more."
             )
         case "labelled" if total < MIN_SAMPLES:
             yield (

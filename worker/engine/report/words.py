@@ -64,19 +64,62 @@ def times(ratio: float) -> str:
 
 
 def metric_change(before: Metric, after: Metric) -> str:
-    """Return the change of the metric in points with both counts."""
+    """Return the change of the metric: points with both counts, or both values and the change."""
     if before.value is None or after.value is None:
         return "quality not measured"
     if after.name == "agreement":
         return f"{percent(after.value)} agreement with the original"
-    difference = points(after.value - before.value, after.total)
-    return f"{difference} ({fraction(after)} vs {fraction(before)})"
+    if is_share(after):
+        difference = points(after.value - before.value, after.total)
+        return f"{difference} ({fraction(after)} vs {fraction(before)})"
+    change_of = difference_of(before, after)
+    return f"{after.name} {metric_value(after)} vs {metric_value(before)} ({change_of})"
+
+
+def is_share(metric: Metric) -> bool:
+    """Tell whether a metric counts right answers, and so is a share of the samples."""
+    return metric.total is not None
+
+
+def metric_value(metric: Metric) -> str:
+    """Return ``91.45 %`` for a share of the samples, ``1.47`` or ``0.00312`` for anything else."""
+    if metric.value is None or is_share(metric):
+        return percent(metric.value)
+    if metric.better == "lower":
+        return f"{metric.value:.4g}"
+    return f"{metric.value:.4f}"
+
+
+def difference_of(before: Metric, after: Metric) -> str:
+    """Return how the metric moved: in points, in percent of the value before, or in its own unit.
+
+    Losses (smaller is better) are told in percent: what 0.01 more means depends on what they were.
+    """
+    if before.value is None or after.value is None:
+        return "–"
+    if is_share(after):
+        return points(after.value - before.value, after.total)
+    if after.better == "lower":
+        return relative(after.value / before.value - 1) if before.value else "–"
+    rounded = f"{abs(after.value - before.value):.4f}"
+    if float(rounded) == 0:
+        return f"±{rounded}"
+    return f"{MINUS if after.value < before.value else '+'}{rounded}"
+
+
+def relative(change: float) -> str:
+    """Return ``+0.5 %``."""
+    digits = 1 if abs(change) >= 0.01 else 2
+    rounded = f"{abs(change) * 100:.{digits}f}"
+    if float(rounded) == 0:
+        return f"±{rounded} %"
+    return f"{MINUS if change < 0 else '+'}{rounded} %"
 
 
 def fraction(metric: Metric) -> str:
     """Return ``1829/2000``, or the value where nothing was counted."""
     if metric.correct is None or metric.total is None:
-        return percent(metric.value)
+        return metric_value(metric)
     return f"{metric.correct}/{metric.total}"
 
 
@@ -132,24 +175,34 @@ def milliseconds(value: float | None) -> str:
 def certificate_sentence(certificate: Certificate) -> str:
     """Return in one or two sentences what the certificate proves, and what it does not."""
     if certificate.observed_drop is None or certificate.upper_bound is None:
-        return "Without labelled samples nothing can be said about the accuracy."
+        return "Without labelled samples nothing can be said about the quality."
     confidence = f"{certificate.confidence * 100:g} %"
-    bound = f"{certificate.upper_bound * 100:.2f} points"
     sentence = (
         f"On {count(certificate.n)} sealed samples the observed drop is "
-        f"{signed_drop(certificate.observed_drop)}; with {confidence} confidence the true drop is "
-        f"at most {bound}."
+        f"{signed_drop(certificate.observed_drop, certificate.unit)}; with {confidence} confidence "
+        f"the true drop is at most {signed_drop(certificate.upper_bound, certificate.unit)}."
     )
     return f"{sentence} {_ending(certificate)}"
 
 
-def signed_drop(drop: float) -> str:
-    """Return a drop in points; a gain is a negative drop."""
-    return f"{MINUS if drop < 0 else ''}{abs(drop) * 100:.2f} points"
+def signed_drop(drop: float, unit: str = "share") -> str:
+    """Return a drop in points, in percent of the metric or in its unit; a gain is negative."""
+    sign = MINUS if drop < 0 else ""
+    match unit:
+        case "relative":
+            return f"{sign}{abs(drop) * 100:.2f} % of the metric"
+        case "value":
+            return f"{sign}{abs(drop):.4g}"
+        case _:
+            return f"{sign}{abs(drop) * 100:.2f} points"
 
 
 def _ending(certificate: Certificate) -> str:
-    budget = "" if certificate.max_drop is None else f"{certificate.max_drop * 100:g} points"
+    budget = ""
+    if certificate.max_drop is not None and certificate.unit == "share":
+        budget = f"{certificate.max_drop * 100:g} points"
+    elif certificate.max_drop is not None:
+        budget = signed_drop(certificate.max_drop, certificate.unit)
     match certificate.outcome:
         case "certified":
             return f"The budget of {budget} is met, and the samples prove it."
