@@ -14,10 +14,8 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, fx
 from torchao.quantization.pt2e.observer import (
-    HistogramObserver,
-    MinMaxObserver,
-    PerChannelMinMaxObserver,
-    UniformQuantizationObserverBase,
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
 )
 from torchao.quantization.pt2e.quantizer import (
     DerivedQuantizationSpec,
@@ -30,6 +28,8 @@ from torchao.quantization.pt2e.quantizer import (
 
 from planish.contract.recipe import Quantize
 from worker.engine.quantize.nodes import argument, source
+from worker.engine.quantize.observers import activation_observer
+from worker.engine.quantize.pairs import Pair
 
 aten = torch.ops.aten
 
@@ -75,7 +75,7 @@ _ANNOTATION = "quantization_annotation"
 
 
 class RuntimeQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
-    """A torchao quantizer for ONNX Runtime's CPU kernels: u8 activations, s8 symmetric weights."""
+    """A torchao quantizer for ONNX Runtime's CPU kernels: u8 activations, s8 or u8 weights."""
 
     def __init__(self, params: Quantize, weights: Collection[str]) -> None:
         """Quantize the layers whose weight parameters are named in `weights`."""
@@ -100,7 +100,7 @@ class RuntimeQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
                 self._annotate_layer(node)
         elif node.target in _COMPUTING and _worth_integers(_tensors(node)):
             mark(node, dict.fromkeys(_tensors(node), self.activation))
-            self._output(_tail(node) if node.target in _FUSING else node)
+            self._output(tail(node) if node.target in _FUSING else node)
         elif (node.target in _MOVES or _pads_zeros(node)) and _worth_integers(_tensors(node)):
             (value,) = _tensors(node)
             mark(node, {value: self.activation}, SharedQuantizationSpec((value, node)))
@@ -115,7 +115,7 @@ class RuntimeQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
         mark(node, inputs)
         if not linear:
             # A linear layer's users ask for what they need; logits stay float at no cost.
-            self._output(_tail(node))
+            self._output(tail(node))
 
     def _output(self, node: fx.Node) -> None:
         annotation = node.meta.setdefault(_ANNOTATION, QuantizationAnnotation(_annotated=True))
@@ -124,10 +124,9 @@ class RuntimeQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
 
 def activation_spec(params: Quantize) -> QuantizationSpec:
     """Return how activations are observed: u8, one scale per tensor."""
-    observer = MinMaxObserver if params.calibration == "minmax" else HistogramObserver
     return QuantizationSpec(
         dtype=torch.uint8,
-        observer_or_fake_quant_ctr=observer.with_args(),
+        observer_or_fake_quant_ctr=Pair.with_args(observer=activation_observer(params)),
         quant_min=0,
         quant_max=255,
         qscheme=torch.per_tensor_affine,
@@ -135,18 +134,23 @@ def activation_spec(params: Quantize) -> QuantizationSpec:
 
 
 def weight_spec(params: Quantize) -> QuantizationSpec:
-    """Return how weights are observed: s8 in -127..127, symmetric, per channel or per tensor.
+    """Return how weights are observed: as they are now, which changes while training.
 
-    -128 is left out: the range is symmetric, and u8 times s8 products then fit 16-bit pairs better.
+    int8 is symmetric in -127..127; without -128 u8 times s8 products fit 16-bit pairs better. uint8
+    has a zero point of its own per tensor; per channel the runtime's kernels take but one for all
+    channels, so that there the range is symmetric around it.
     """
-    channel = params.granularity == "channel"
-    observer = PerChannelMinMaxObserver if channel else MinMaxObserver
+    channel, signed = params.granularity == "channel", params.dtype == "int8"
+    observer = MovingAveragePerChannelMinMaxObserver if channel else MovingAverageMinMaxObserver
+    tensor = torch.per_tensor_symmetric if signed else torch.per_tensor_affine
     return QuantizationSpec(
-        dtype=torch.int8,
-        observer_or_fake_quant_ctr=observer.with_args(),
-        quant_min=-127,
-        quant_max=127,
-        qscheme=torch.per_channel_symmetric if channel else torch.per_tensor_symmetric,
+        dtype=torch.int8 if signed else torch.uint8,
+        observer_or_fake_quant_ctr=Pair.with_args(
+            observer=observer.with_args(averaging_constant=1)
+        ),
+        quant_min=-127 if signed else 0,
+        quant_max=127 if signed else 255,
+        qscheme=torch.per_channel_symmetric if channel else tensor,
         ch_axis=0 if channel else None,
     )
 
@@ -159,13 +163,13 @@ def bias_spec(node: fx.Node, weight: QuantizationSpec) -> DerivedQuantizationSpe
         dtype=torch.int32,
         quant_min=-(2**31),
         quant_max=2**31 - 1,
-        qscheme=weight.qscheme,
+        qscheme=torch.per_tensor_symmetric if weight.ch_axis is None else weight.qscheme,
         ch_axis=weight.ch_axis,
     )
 
 
-def _bias_parameters(observers: Sequence[UniformQuantizationObserverBase]) -> tuple[Tensor, Tensor]:
-    (input_scale, _), (weight_scale, zero_point) = (each.calculate_qparams() for each in observers)
+def _bias_parameters(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+    (input_scale, _), (weight_scale, zero_point) = (pair.calculate_qparams() for pair in pairs)
     return input_scale * weight_scale, torch.zeros_like(zero_point)
 
 
@@ -180,7 +184,7 @@ def mark(
     )
 
 
-def _tail(node: fx.Node) -> fx.Node:
+def tail(node: fx.Node) -> fx.Node:
     """Return the activation that the runtime fuses into `node`, else `node` itself."""
     if len(node.users) != 1:
         return node
