@@ -1,0 +1,1 @@
+"""What a student learns from its teacher: outputs, features, and relations within attention."""
