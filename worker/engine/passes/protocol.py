@@ -44,7 +44,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass did. `changed=False` is an honest result with the reasons in `skipped`."""
+    """What a pass did. `changed=False` is an honest result with the reasons in `skipped`.
+
+    `control` is a model trained without a teacher, for comparison alone.
+    """
 
     model: Model
     changed: bool
@@ -52,6 +55,7 @@ class Outcome:
     skipped: tuple[LayerSkipped, ...] = ()
     facts: dict[str, JsonValue] = field(default_factory=dict)
     training: tuple[Epoch, ...] = ()
+    control: Model | None = None
 
 
 @dataclass(frozen=True)
