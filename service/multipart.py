@@ -16,14 +16,14 @@ from starlette.types import Receive
 
 from planish.contract.errors import BadRequest, InvalidInput, MissingPart, TooLarge
 from planish.contract.problem import FieldError
-from planish.contract.spec import Spec
+from planish.contract.spec import PARTS, Spec
 from planish.contract.validation import MAX_SPEC_BYTES, parse_spec
 from planish.store.blobs import Blobs
 from service.digest import check_digests, stated_digests
 from service.upload import FileSink, HashSink, Received, Sink, Writer, chunks
 
 SPEC_PART = "spec"
-FILE_PARTS = ("model", "data", "test_data", "teacher")
+FILE_PARTS = PARTS
 KNOWN_PARTS = (SPEC_PART, *FILE_PARTS)
 
 
@@ -181,8 +181,7 @@ def _disposition(headers: dict[str, str]) -> tuple[str, str | None]:
 
 
 def _unknown_part(name: str) -> InvalidInput:
-    why = "is not offered by this version" if name == "student" else "is not known"
-    detail = f"the part {name[:100]!r} {why}; known parts: {', '.join(KNOWN_PARTS)}"
+    detail = f"the part {name[:100]!r} is not known; known parts: {', '.join(KNOWN_PARTS)}"
     return InvalidInput(detail, (FieldError(pointer=f"/{name[:100]}", detail=detail),))
 
 

@@ -27,6 +27,7 @@ from planish.cli.inputs import (
     RecipeOption,
     SetOption,
     SpecOption,
+    StudentOption,
     TeacherOption,
     TestDataOption,
     read_sources,
@@ -85,6 +86,7 @@ def plan(
     data: DataOption = None,
     test_data: TestDataOption = None,
     teacher: TeacherOption = None,
+    student: StudentOption = None,
     recipe: RecipeOption = None,
     spec: SpecOption = None,
     architecture: ArchitectureOption = None,
@@ -94,7 +96,7 @@ def plan(
     json: JsonFlag = False,
 ) -> None:
     """Say what a recipe would touch and skip in this model, and why, without doing it."""
-    sources = read_sources(model, data, test_data, teacher)
+    sources = read_sources(model, data, test_data, teacher, student)
     whole = read_spec(
         spec=spec,
         recipe=recipe,

@@ -31,6 +31,10 @@ TestDataOption = Annotated[
 TeacherOption = Annotated[
     str | None, typer.Option("--teacher", metavar="FILE", help="A stronger model for distill.")
 ]
+StudentOption = Annotated[
+    str | None,
+    typer.Option("--student", metavar="FILE", help="A smaller model to optimize in its place."),
+]
 RecipeOption = Annotated[
     str | None,
     typer.Option("--recipe", metavar="NAME|JSON", help="A named recipe, or passes as a JSON list."),
@@ -59,10 +63,14 @@ LabelOption = Annotated[
 
 
 def read_sources(
-    model: str, data: str | None, test_data: str | None, teacher: str | None
+    model: str,
+    data: str | None,
+    test_data: str | None,
+    teacher: str | None,
+    student: str | None = None,
 ) -> Sources:
     """Return the files of a job; raises `MissingPart` before anything is connected or started."""
-    sources = Sources(model, data, test_data, teacher)
+    sources = Sources(model, data, test_data, teacher, student)
     for part, source in sources.given().items():
         if not is_id(source) and not Path(source).is_file():
             raise MissingPart(f"{part}: there is no file {source}")

@@ -31,6 +31,7 @@ from planish.cli.inputs import (
     RecipeOption,
     SetOption,
     SpecOption,
+    StudentOption,
     TeacherOption,
     TestDataOption,
     read_sources,
@@ -63,6 +64,7 @@ def submit(
     data: DataOption = None,
     test_data: TestDataOption = None,
     teacher: TeacherOption = None,
+    student: StudentOption = None,
     recipe: RecipeOption = None,
     spec: SpecOption = None,
     architecture: ArchitectureOption = None,
@@ -75,7 +77,7 @@ def submit(
     json: JsonFlag = False,
 ) -> None:
     """Upload the files, submit a job, and print its id without waiting."""
-    sources = read_sources(model, data, test_data, teacher)
+    sources = read_sources(model, data, test_data, teacher, student)
     whole = read_spec(
         spec=spec,
         recipe=recipe,

@@ -23,6 +23,7 @@ from planish.cli.inputs import (
     RecipeOption,
     SetOption,
     SpecOption,
+    StudentOption,
     TeacherOption,
     TestDataOption,
     read_sources,
@@ -58,6 +59,7 @@ def optimize(
     data: DataOption = None,
     test_data: TestDataOption = None,
     teacher: TeacherOption = None,
+    student: StudentOption = None,
     recipe: RecipeOption = None,
     spec: SpecOption = None,
     architecture: ArchitectureOption = None,
@@ -74,7 +76,7 @@ def optimize(
 
     Without --url and PLANISH_URL a server is started for this one job, and stopped after it.
     """
-    sources = read_sources(model, data, test_data, teacher)
+    sources = read_sources(model, data, test_data, teacher, student)
     whole = read_spec(
         spec=spec,
         recipe=recipe,

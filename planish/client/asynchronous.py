@@ -92,6 +92,7 @@ class AsyncClient:
         data: FileSource | None = None,
         test_data: FileSource | None = None,
         teacher: FileSource | None = None,
+        student: FileSource | None = None,
         progress: OnTransfer = ignore,
         **fields: Unpack[SpecFields],
     ) -> AsyncJobHandle:
@@ -103,10 +104,11 @@ class AsyncClient:
             data: for training and calibration.
             test_data: sealed; only the report reads it.
             teacher: a stronger model for `distill`.
+            student: a smaller model to optimize in place of `model`, which stays the baseline.
             progress: told how far each upload is.
             **fields: see `SpecFields`.
         """
-        sources = Sources(model, data, test_data, teacher)
+        sources = Sources(model, data, test_data, teacher, student)
         return await self.submit(build_spec(recipe, fields), sources, progress=progress)
 
     async def submit(
@@ -130,11 +132,12 @@ class AsyncClient:
         data: FileSource | None = None,
         test_data: FileSource | None = None,
         teacher: FileSource | None = None,
+        student: FileSource | None = None,
         progress: OnTransfer = ignore,
         **fields: Unpack[SpecFields],
     ) -> Plan:
         """Say what a job would touch and skip, and why, without doing it; see `optimize`."""
-        sources = Sources(model, data, test_data, teacher)
+        sources = Sources(model, data, test_data, teacher, student)
         return await self.plan_spec(build_spec(recipe, fields), sources, progress=progress)
 
     async def plan_spec(

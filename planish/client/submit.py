@@ -41,6 +41,8 @@ class SpecFields(TypedDict, total=False):
         inputs: of a model that is bare weights.
         teacher_architecture: of a teacher that is bare weights.
         teacher_inputs: of a teacher that is bare weights.
+        student_architecture: of a student that is bare weights, or that starts at random ones.
+        student_inputs: of such a student.
         task: what the labels are; ``none`` for data without labels.
         preprocess: from stored values to model input.
         target: device and runtime that the result is for.
@@ -55,6 +57,8 @@ class SpecFields(TypedDict, total=False):
     inputs: Sequence[InputDeclaration]
     teacher_architecture: Architecture
     teacher_inputs: Sequence[InputDeclaration]
+    student_architecture: Architecture
+    student_inputs: Sequence[InputDeclaration]
     task: Task
     preprocess: Preprocess
     target: Target
@@ -75,10 +79,10 @@ def build_spec(recipe: RecipeSteps, fields: SpecFields) -> Spec:
     document: dict[str, object] = {key: fields[key] for key in plain if key in fields}  # type: ignore[literal-required]  # keys of the TypedDict
     document["recipe"] = [_step(step) for step in recipe]
     document["model"] = _picked(fields, {"architecture": "architecture", "inputs": "inputs"})
-    if teacher := _picked(
-        fields, {"teacher_architecture": "architecture", "teacher_inputs": "inputs"}
-    ):
-        document["teacher"] = teacher
+    for part in ("teacher", "student"):
+        names = {f"{part}_architecture": "architecture", f"{part}_inputs": "inputs"}
+        if described := _picked(fields, names):
+            document[part] = described
     document["data"] = _picked(fields, {"task": "task", "preprocess": "preprocess"})
     try:
         return Spec.model_validate(document)

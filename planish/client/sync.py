@@ -92,6 +92,7 @@ class Client:
         data: FileSource | None = None,
         test_data: FileSource | None = None,
         teacher: FileSource | None = None,
+        student: FileSource | None = None,
         progress: OnTransfer = ignore,
         **fields: Unpack[SpecFields],
     ) -> JobHandle:
@@ -103,10 +104,11 @@ class Client:
             data: for training and calibration.
             test_data: sealed; only the report reads it.
             teacher: a stronger model for `distill`.
+            student: a smaller model to optimize in place of `model`, which stays the baseline.
             progress: told how far each upload is.
             **fields: see `SpecFields`.
         """
-        sources = Sources(model, data, test_data, teacher)
+        sources = Sources(model, data, test_data, teacher, student)
         return self.submit(build_spec(recipe, fields), sources, progress=progress)
 
     def submit(
@@ -128,11 +130,12 @@ class Client:
         data: FileSource | None = None,
         test_data: FileSource | None = None,
         teacher: FileSource | None = None,
+        student: FileSource | None = None,
         progress: OnTransfer = ignore,
         **fields: Unpack[SpecFields],
     ) -> Plan:
         """Say what a job would touch and skip, and why, without doing it; see `optimize`."""
-        sources = Sources(model, data, test_data, teacher)
+        sources = Sources(model, data, test_data, teacher, student)
         return self.plan_spec(build_spec(recipe, fields), sources, progress=progress)
 
     def plan_spec(self, spec: Spec, sources: Sources, *, progress: OnTransfer = ignore) -> Plan:

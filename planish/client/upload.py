@@ -15,7 +15,7 @@ from planish.client.retry import answered
 from planish.client.transfer import OnTransfer, Transfer
 from planish.contract.errors import MissingPart, NotFound
 from planish.contract.job import FileInfo
-from planish.contract.spec import Files
+from planish.contract.spec import PARTS, Files
 
 PREFIX = "sha256:"
 HASH_BYTES = 64 << 20
@@ -32,11 +32,11 @@ class Sources:
     data: FileSource | None = None
     test_data: FileSource | None = None
     teacher: FileSource | None = None
+    student: FileSource | None = None
 
     def given(self) -> Mapping[str, FileSource]:
         """Return the sources that are set, by part."""
-        parts = ("model", "data", "test_data", "teacher")
-        return {part: source for part in parts if (source := getattr(self, part)) is not None}
+        return {part: source for part in PARTS if (source := getattr(self, part)) is not None}
 
 
 def upload_all(sources: Sources, progress: OnTransfer) -> Flow[Files]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from planish.contract.checks import check_recipe
+from planish.contract.checks import check_recipe, check_student
 from planish.contract.errors import InvalidData, InvalidModel, MissingPart
 from planish.contract.problem import FieldError
 from planish.contract.spec import ModelSpec, Spec
@@ -44,7 +45,8 @@ def check_upload(spec: Spec, paths: Mapping[str, Path]) -> GateReport:
 
     Args:
         spec: the job.
-        paths: the files by part: ``model``, and as needed ``data``, ``test_data``, ``teacher``.
+        paths: the files by part: ``model``, and as needed ``data``, ``test_data``, ``teacher``,
+            ``student``.
 
     Raises:
         PlanishError: of the branch `InvalidInput`; says which file, what is wrong, what would work.
@@ -52,7 +54,9 @@ def check_upload(spec: Spec, paths: Mapping[str, Path]) -> GateReport:
     if "model" not in paths:
         raise _missing("model", "a model file is needed")
     kind, inputs = _check_model(paths["model"], spec.model, "model")
-    _check_teacher(spec, paths, inputs)
+    _check_other("teacher", spec.teacher, paths, inputs)
+    check_student(spec, has_file="student" in paths)
+    _check_other("student", spec.student, paths, inputs)
     has_targets = _check_data(spec, paths, inputs)
     has_data = "data" in paths
     if spec.recipe is not None:
@@ -83,21 +87,34 @@ def _check_program(package: Package, spec: ModelSpec, part: str) -> tuple[Signat
     return inputs
 
 
-def _check_teacher(
-    spec: Spec, paths: Mapping[str, Path], inputs: tuple[Signature, ...] | None
+def _check_other(
+    part: Literal["teacher", "student"],
+    described: ModelSpec | None,
+    paths: Mapping[str, Path],
+    inputs: tuple[Signature, ...] | None,
 ) -> None:
-    if "teacher" not in paths:
-        if spec.teacher is not None:
-            raise _missing("teacher", "the spec describes a teacher, but no teacher file came")
+    """Check a teacher or student; a student may be an architecture without a file."""
+    if part in paths:
+        _, theirs = _check_model(paths[part], described or ModelSpec(), part)
+    elif described is None:
         return
-    _, theirs = _check_model(paths["teacher"], spec.teacher or ModelSpec(), "teacher")
+    elif part == "student":
+        theirs = architecture_inputs(described, part)[1]
+    else:
+        raise _missing(part, "the spec describes a teacher, but no teacher file came")
     if inputs is None or theirs is None:
         return
-    if [(i.shape, i.dtype) for i in theirs] != [(i.shape, i.dtype) for i in inputs]:
-        raise InvalidModel(
-            f"the teacher takes {_show(theirs)}, the model {_show(inputs)}; they see the same "
+    if [(_sizes(i.shape), i.dtype) for i in theirs] != [(_sizes(i.shape), i.dtype) for i in inputs]:
+        detail = (
+            f"the {part} takes {_show(theirs)}, the model {_show(inputs)}; they see the same "
             "data, so their inputs must have the same shapes and types"
         )
+        raise InvalidModel(detail, (FieldError(pointer=f"/{part}", detail=detail),))
+
+
+def _sizes(shape: tuple[int | str, ...]) -> tuple[int | None, ...]:
+    """Return a shape without the names of what varies: those are each file's own."""
+    return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 def _check_data(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from planish.contract.architectures import ARCHITECTURES
 from planish.contract.errors import (
@@ -19,7 +21,7 @@ from planish.contract.errors import (
     UnknownArchitecture,
     UnknownFormat,
 )
-from planish.contract.recipe import Quantize, Retrain
+from planish.contract.recipe import Distill, Pass, Quantize, Retrain
 from planish.contract.spec import (
     Architecture,
     DataSpec,
@@ -195,6 +197,42 @@ def test_a_teacher_must_see_what_the_model_sees(pt2: Path, tmp_path: Path) -> No
         check_upload(Spec(recipe=QUICK.recipe, teacher=ModelSpec()), {"model": pt2})
     with pytest.raises(MissingPart, match="model"):
         check_upload(QUICK, {})
+
+
+def test_a_student_must_see_what_the_model_sees(pt2: Path, tmp_path: Path) -> None:
+    module, example = zoo.mlp()
+    other = export_pt2(module, example, tmp_path / "a.pt2")
+    with pytest.raises(InvalidModel, match=r"the student takes.*same data") as error:
+        check_upload(QUICK, {"model": pt2, "student": other})
+    assert error.value.errors[0].pointer == "/student"
+    check_upload(QUICK, {"model": pt2, "student": pt2})
+
+
+def built(recipe: tuple[Pass, ...], name: str | None = "cifar_resnet") -> Spec:
+    named = None if name is None else Architecture(library="planish", name=name)
+    return Spec(recipe=recipe, student=ModelSpec(architecture=named))
+
+
+def test_a_student_of_random_weights_must_be_trained(tmp_path: Path) -> None:
+    images = export_pt2(nn.Flatten(), (torch.zeros(2, 3, 32, 32),), tmp_path / "a.pt2")
+    data = tmp_path / "data.npz"
+    np.savez(data, inputs=np.zeros((4, 3, 32, 32), "f4"), targets=np.zeros(4, "i8"))
+    paths = {"model": images, "data": data}
+    with pytest.raises(InvalidRecipe, match="put distill or retrain into the recipe"):
+        check_upload(built((Quantize(),)), paths)
+    check_upload(built((Distill(), Quantize())), paths)
+
+
+def test_a_student_without_file_and_architecture_is_a_missing_part(pt2: Path) -> None:
+    with pytest.raises(MissingPart, match="send its file, or name its architecture"):
+        check_upload(built((Quantize(),), None), {"model": pt2})
+
+
+def test_a_student_built_for_other_images_is_refused(pt2: Path) -> None:
+    with pytest.raises(InvalidModel, match="the student takes"):
+        check_upload(built((Distill(alpha=1),), "ds_cnn"), {"model": pt2})
+    with pytest.raises(UnknownArchitecture, match="cifar_resnet"):
+        check_upload(built((Distill(alpha=1),), "cifar_resnett"), {"model": pt2})
 
 
 def test_the_page_on_formats_holds_what_the_code_does() -> None:

@@ -73,7 +73,7 @@ def test_an_empty_model_is_a_missing_part(client: httpx.Client, api: Api) -> Non
     assert api.leftovers() == []
 
 
-@pytest.mark.parametrize("name", ["student", "modle", "../model", ""])
+@pytest.mark.parametrize("name", ["students", "modle", "../model", ""])
 def test_an_unknown_part_is_refused_and_the_known_ones_named(
     client: httpx.Client, api: Api, model: bytes, name: str
 ) -> None:
