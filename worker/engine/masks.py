@@ -45,9 +45,28 @@ def lowest_of_all(scores: Mapping[str, Tensor], count: int) -> Masks:
     guarded = {name: _guarded(score, kept) for name, score in scores.items()}
     ranked = torch.cat([score.flatten() for score in guarded.values()])
     gone = lowest(ranked, min(count, int((ranked < math.inf).sum())))
-    parts = gone.split([score.numel() for score in scores.values()])
+    parts = torch.split(gone, [score.numel() for score in scores.values()])
     shapes = [score.shape for score in scores.values()]
     return {n: part.view(s) for n, part, s in zip(scores, parts, shapes, strict=True)}
+
+
+def not_above(scores: Mapping[str, Tensor], ratio: float, scope: Scope) -> Masks:
+    """Return the masks of scores of at most `ratio` times the largest of the layer, or of all.
+
+    Below a limit that all layers share, one may hold nothing but low scores: it keeps the largest,
+    as many as `lowest_of_all` would leave it.
+    """
+    limits = {name: ratio * float(score.max()) for name, score in scores.items()}
+    if scope == "global":
+        limits = dict.fromkeys(limits, max(limits.values(), default=0.0))
+    gone = {name: score <= limits[name] for name, score in scores.items()}
+    total = sum(mask.numel() for mask in gone.values())
+    kept = 1 - sum(int(mask.sum()) for mask in gone.values()) / max(total, 1)
+    most = {name: mask.numel() - least_kept(mask.numel(), kept) for name, mask in gone.items()}
+    return {
+        name: mask if int(mask.sum()) <= most[name] else lowest(scores[name], most[name])
+        for name, mask in gone.items()
+    }
 
 
 def pattern(rows: Tensor, kept: int, of: int) -> Tensor:
@@ -67,9 +86,13 @@ def pattern(rows: Tensor, kept: int, of: int) -> Tensor:
     return gone
 
 
+def least_kept(weights: int, kept: float) -> int:
+    """Return how many of its weights a layer keeps, where all layers keep the share `kept`."""
+    return max(1, math.floor(LEAST_SHARE * kept * weights))
+
+
 def _guarded(score: Tensor, kept: float) -> Tensor:
     """Return the scores with infinity for those that keep the layer alive."""
     flat = score.flatten().clone()
-    least = max(1, math.floor(LEAST_SHARE * kept * flat.numel()))
-    flat[flat.topk(least).indices] = math.inf
+    flat[flat.topk(least_kept(flat.numel(), kept)).indices] = math.inf
     return flat.view(score.shape)

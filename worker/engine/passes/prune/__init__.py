@@ -8,9 +8,11 @@ from planish.contract.recipe import Prune
 from planish.contract.report import PassPlan
 from worker.engine.model import Model
 from worker.engine.passes.protocol import Context, Outcome
-from worker.engine.passes.prune import channel
+from worker.engine.passes.prune import channel, sparse
 
 STRUCTURES: Mapping[str, Callable[[Model, Prune, Context], Outcome]] = {
+    "unstructured": sparse.run,
+    "n:m": sparse.run,
     "channel": channel.run,
 }
 """What does the work, by `Prune.structure`; each takes a float model and leaves it as it is."""
