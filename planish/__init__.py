@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     )
     from planish.contract.job import Event, Job, JobStatus
     from planish.contract.recipe import (
+        Cast,
         Distill,
+        LowRank,
         Prune,
         Quantize,
         Retrain,
@@ -55,6 +57,7 @@ __all__ = [
     "Architecture",
     "AsyncClient",
     "AsyncJobHandle",
+    "Cast",
     "Client",
     "Distill",
     "Event",
@@ -66,6 +69,7 @@ __all__ = [
     "JobFailed",
     "JobHandle",
     "JobStatus",
+    "LowRank",
     "NotFound",
     "Plan",
     "PlanishError",
@@ -99,7 +103,9 @@ _MODULES = {
     "planish.client.job_async": ("AsyncJobHandle",),
     "planish.client.sync": ("Client",),
     "planish.contract.recipe": (
+        "Cast",
         "Distill",
+        "LowRank",
         "Prune",
         "Quantize",
         "Retrain",

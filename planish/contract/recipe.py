@@ -13,7 +13,9 @@ from typing import Annotated
 from pydantic import Field
 
 from planish.contract.passes.base import Need, Params, Stage
+from planish.contract.passes.cast import Cast
 from planish.contract.passes.distill import Distill
+from planish.contract.passes.low_rank import LowRank
 from planish.contract.passes.prune import Prune
 from planish.contract.passes.quantize import Quantize
 from planish.contract.passes.retrain import Retrain
@@ -22,7 +24,9 @@ from planish.contract.passes.train import Spread, Train
 
 __all__ = [
     "PASSES",
+    "Cast",
     "Distill",
+    "LowRank",
     "Need",
     "Params",
     "Pass",
@@ -38,9 +42,11 @@ __all__ = [
     "pass_of",
 ]
 
-Pass = Annotated[Prune | Distill | Retrain | Quantize | Simplify, Field(discriminator="op")]
+Pass = Annotated[
+    Prune | LowRank | Distill | Retrain | Quantize | Cast | Simplify, Field(discriminator="op")
+]
 Recipe = Annotated[tuple[Pass, ...], Field(min_length=1, max_length=16)]
-PASSES: tuple[type[Params], ...] = (Prune, Distill, Retrain, Quantize, Simplify)
+PASSES: tuple[type[Params], ...] = (Prune, LowRank, Distill, Retrain, Quantize, Cast, Simplify)
 
 
 def op_of(params: type[Params]) -> str:

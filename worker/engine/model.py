@@ -61,6 +61,7 @@ class Model:
     inputs: tuple[InputSpec, ...]
     quantization: Quantization | None = None
     sparsity: Sparsity | None = None
+    precision: torch.dtype = torch.float32
 
     def example(self, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
         """Return seeded normal noise (floats) or zeros (integers, booleans) of the input shapes.

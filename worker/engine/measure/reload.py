@@ -1,14 +1,15 @@
 """Does every artifact open in a fresh process, and does it still give the same outputs?
 
 The fresh process runs the very ``load.py`` that travels with the artifacts. Its outputs are held
-against those of the same file in this process (ONNX), or of the graph itself (pt2). Same runtime,
-same thread count: all that may differ is the order of float sums, hence the tolerance of 1e-3 of
+against those of the same file in this process (ONNX, IR), or of the graph itself (pt2). Same
+runtime, same thread count: all that may differ is the order of float sums, hence the tolerance of 1e-3 of
 the largest output.
 
-ONNX is held against the torch graph as well. There a float model may differ by as much, but integer
+ONNX and IR are held against the torch graph as well. There a float model may differ by as much, but integer
 kernels round ties otherwise than torch does, and one step in an early layer moves later ones: an
 int8 file passes while the error stays below half the norm of the outputs, far above rounding and
-far below what a misplaced scale, layer or axis does.
+far below what a misplaced scale, layer or axis does. Runtimes round 16-bit floats in other places
+than torch does (or not at all), by some multiples of the type's precision.
 """
 
 from __future__ import annotations
@@ -26,13 +27,12 @@ from torch.utils import _pytree as pytree
 
 from planish.contract.errors import ReloadMismatch
 from planish.contract.report import Reload
-from worker.engine.measure.outputs import run_session
-from worker.engine.measure.session import open_session
+from worker.engine.measure.opened import Settings, open_model
 from worker.engine.model import Model
 from worker.engine.save.loader import LOADER_SOURCE
 
 SAME_RUNTIME = 1e-3
-FLOAT_EXPORT = 1e-3
+FLOAT_EXPORT = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 INTEGER_EXPORT = 0.5
 _BATCH = 4
 _SHOWN_ERROR = 500
@@ -45,8 +45,8 @@ def check_reload(model: Model, paths: Sequence[Path], threads: int, seed: int = 
 
     Args:
         model: what the artifacts were saved from.
-        paths: `.onnx` and `.pt2` files.
-        threads: computing threads of ONNX Runtime, the same on both sides.
+        paths: `.onnx`, `.xml` and `.pt2` files.
+        threads: computing threads of ONNX Runtime and OpenVINO, the same on both sides.
         seed: of the noise that is sent through.
 
     Raises:
@@ -57,13 +57,14 @@ def check_reload(model: Model, paths: Sequence[Path], threads: int, seed: int = 
         graph = [value.numpy() for value in pytree.tree_leaves(model.module(*inputs))]
     worst = 0.0
     for path in paths:
-        # pt2 runs in torch, as the graph above did: with this process's number of threads.
-        onnx = path.suffix == ".onnx"
-        reloaded = _fresh_outputs(model, path, inputs, threads if onnx else torch.get_num_threads())
-        expected = graph
-        if onnx:
-            expected = run_session(open_session(path, threads), inputs)
+        if path.suffix == ".pt2":
+            # In torch, as the graph above did: with this process's number of threads.
+            used, expected = torch.get_num_threads(), graph
+        else:
+            settings = Settings("openvino" if path.suffix == ".xml" else "onnxruntime", threads)
+            used, expected = threads, open_model(path, settings).run([i.numpy() for i in inputs])
             _check_export(model, path, graph, expected)
+        reloaded = _fresh_outputs(model, path, inputs, used)
         worst = max(worst, _check_same(path, expected, reloaded))
     return Reload(ok=True, max_abs_error=worst)
 
@@ -103,14 +104,14 @@ def _check_same(path: Path, expected: Outputs, reloaded: Outputs) -> float:
 
 
 def _check_export(model: Model, path: Path, graph: Outputs, exported: Outputs) -> None:
-    """Hold an ONNX file against the torch graph that it was written from.
+    """Hold an ONNX or IR file against the torch graph that it was written from.
 
     A dynamic int8 file is another function than its float graph; only its shapes are held.
     """
     _check_shapes(path, graph, exported)
     if model.quantization is not None and model.quantization.params.mode == "dynamic":
         return
-    limit = FLOAT_EXPORT if model.quantization is None else INTEGER_EXPORT
+    limit = FLOAT_EXPORT[model.precision] if model.quantization is None else INTEGER_EXPORT
     for before, after in zip(graph, exported, strict=True):
         norm, error = np.linalg.norm(before), np.linalg.norm(_difference(before, after))
         if not error <= limit * max(float(norm), 1e-6):

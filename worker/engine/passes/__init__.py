@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from planish.contract.recipe import (
+    Cast,
     Distill,
+    LowRank,
     Params,
     Prune,
     Quantize,
@@ -13,16 +15,18 @@ from planish.contract.recipe import (
     Simplify,
     op_of,
 )
-from worker.engine.passes import distill, prune, quantize, retrain, simplify
+from worker.engine.passes import cast, distill, low_rank, prune, quantize, retrain, simplify
 from worker.engine.passes.protocol import Context, Outcome, PassEntry
 
 __all__ = ["REGISTRY", "Context", "Outcome", "PassEntry", "entry_for"]
 
 _ENTRIES: tuple[PassEntry[Any], ...] = (
     PassEntry(Prune, prune.run, prune.plan),
+    PassEntry(LowRank, low_rank.run, low_rank.plan),
     PassEntry(Distill, distill.run, distill.plan),
     PassEntry(Retrain, retrain.run, retrain.plan),
     PassEntry(Quantize, quantize.run, quantize.plan),
+    PassEntry(Cast, cast.run, cast.plan),
     PassEntry(Simplify, simplify.run, simplify.plan),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -52,6 +53,19 @@ def matching_layers(module: fx.GraphModule, patterns: Sequence[str], pointer: st
             raise InvalidRecipe(detail, (FieldError(pointer=f"{pointer}/{index}", detail=detail),))
         matched.update(dict.fromkeys(hits))
     return list(matched)
+
+
+def shared_weights(module: fx.GraphModule) -> dict[str, str]:
+    """Return the layers that share a weight with others, and with which: none changes alone."""
+    owners: dict[int, list[str]] = defaultdict(list)
+    for name, layer in weighted_layers(module).items():
+        owners[id(layer.weight)].append(name)
+    return {
+        name: f"shares its weight with {', '.join(n for n in names if n != name)}"
+        for names in owners.values()
+        if len(names) > 1
+        for name in names
+    }
 
 
 def output_layers(module: fx.GraphModule) -> list[str]:

@@ -15,6 +15,7 @@ from onnx import ModelProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from worker.engine.model import Model, Quantization
+from worker.engine.save.bfloat16 import store_in_bfloat16, widened
 from worker.engine.save.compact import compact, input_symbols, rename_dimensions
 from worker.engine.save.program import export_program, quiet
 
@@ -34,7 +35,10 @@ def save_onnx(model: Model, path: Path) -> None:
         model: float, static int8 (q/dq pairs in its graph) or dynamic int8.
         path: the file to write; its folder exists. At most 2 GB, the limit of one ONNX file.
     """
-    proto = _export(model)
+    half = model.precision is torch.bfloat16
+    proto = _export(widened(model) if half else model)
+    if half:
+        store_in_bfloat16(proto)
     quantization = model.quantization
     if quantization is not None and quantization.params.mode == "dynamic":
         proto = _dynamic_int8(proto, quantization)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from planish.contract.recipe import Quantize, Simplify
+from planish.contract.recipe import Quantize
 from planish.contract.report import PassPlan
 from worker.engine.model import Model
 from worker.engine.passes import simplify
@@ -29,11 +29,11 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
         InvalidRecipe: a `keep_float` pattern matches no layer.
         NothingChanged: no layer can be quantized.
     """
-    model = simplify.run(model, Simplify(), context).model
+    model = simplify.run(model, simplify.FOLD, context).model
     return RUNS[params.mode](model, params, context)
 
 
 def plan(model: Model, params: Quantize, context: Context) -> tuple[Model, PassPlan]:
     """Return a copy with its BatchNorm layers folded, and which layers would be quantized."""
-    model, _ = simplify.plan(model, Simplify(), context)
+    model, _ = simplify.plan(model, simplify.FOLD, context)
     return model, PLANS[params.mode](model, params, context)

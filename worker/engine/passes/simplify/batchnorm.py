@@ -1,4 +1,4 @@
-"""Graph rewrites that keep the function: BatchNorm becomes part of the layer before it."""
+"""BatchNorm becomes part of the layer before it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from planish.contract.recipe import Simplify
-from planish.contract.report import LayerChanged, LayerSkipped, PassPlan
+from planish.contract.report import LayerChanged, LayerSkipped
 from worker.engine.model import Model
 from worker.engine.passes.layers import layer_of
-from worker.engine.passes.protocol import Context, Outcome
 from worker.engine.passes.prune.shape_repair import Shapes, record_shapes
 
 
-def run(model: Model, params: Simplify, _ctx: Context) -> Outcome:
+def fold_batchnorms(model: Model) -> tuple[list[LayerChanged], list[LayerSkipped]]:
     """Fold each BatchNorm whose input comes from one layer alone into that layer, in place.
 
     In eval mode a BatchNorm is a scale and a shift per channel, so the weights can carry it
     (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
+
+    Returns:
+        The layers that took one in, and the BatchNorms that stay.
     """
-    if not params.fold_batchnorm:
-        return _unchanged(model, "fold_batchnorm is off, and the pass has nothing else to do")
     module = model.module
     norms = _norm_calls(module)
     if not norms:
-        return _unchanged(model, "the model has no BatchNorm")
+        return [], []
     shapes = record_shapes(module, model.example())
     calls = Counter(str(n.target) for n in module.graph.nodes if n.op == "call_module")
     changed, skipped = [], []
@@ -39,26 +38,7 @@ def run(model: Model, params: Simplify, _ctx: Context) -> Outcome:
             skipped.append(LayerSkipped(name=str(node.target), why=why))
         else:
             changed.append(_fold(module, node))
-    module.graph.lint()
-    module.recompile()
-    facts = {"batchnorm_folded": len(changed), "batchnorm_kept": len(skipped)}
-    return Outcome(model, bool(changed), tuple(changed), tuple(skipped), {**facts})
-
-
-def plan(model: Model, params: Simplify, ctx: Context) -> tuple[Model, PassPlan]:
-    """Do it on a copy, and say what was folded."""
-    outcome = run(model.clone(), params, ctx)
-    return outcome.model, PassPlan(
-        op=params.op,
-        layers_changed=len(outcome.layers),
-        layers=outcome.layers,
-        layers_skipped=outcome.skipped,
-        facts=outcome.facts,
-    )
-
-
-def _unchanged(model: Model, why: str) -> Outcome:
-    return Outcome(model, changed=False, skipped=(LayerSkipped(name="(model)", why=why),))
+    return changed, skipped
 
 
 def _norm_calls(module: fx.GraphModule) -> list[fx.Node]:
