@@ -15,7 +15,7 @@ from worker.engine.quantize.walk import Site, walk
 _ROWS = 32
 _RATE = 0.02
 _LEAST, _MOST = 120, 600
-_WORK = 2_000_000_000_000
+_WORK = 2e10  # multiply-accumulates
 _STRETCH, _SHIFT = 1.2, -0.1
 _PUSH = 0.05
 _FREE_SHARE = 0.2
@@ -79,11 +79,12 @@ class _Grid:
 
     def at(self, up: Tensor) -> Tensor:
         """Return the weight with a share 0..1 of a step added to each rounded-down value."""
-        return (self.floor + up).clamp(self.low, self.high) * self.scale
+        moved: Tensor = (self.floor + up).clamp(self.low, self.high) * self.scale
+        return moved
 
     def nearest(self) -> Tensor:
         """Return the weight rounded to nearest."""
-        return (self.weight / self.scale).round().clamp(self.low, self.high) * self.scale
+        return self.at((self.weight / self.scale).round() - self.floor)
 
 
 def _learn(
@@ -119,7 +120,7 @@ def _steps(site: Site, weight: Tensor) -> int:
     """Return how many steps fit into the work that a layer may cost."""
     positions = site.wanted[0].numel() / weight.shape[0]
     work = 3 * _ROWS * positions * weight.numel()
-    return int(min(max(_WORK / 100 / work, _LEAST), _MOST))
+    return int(min(max(_WORK / work, _LEAST), _MOST))
 
 
 def _error(site: Site, weight: Tensor, bias: Tensor | None, target: Tensor) -> float:

@@ -20,6 +20,25 @@ _MOVING_SHARE = 0.1
 _TINY = 1e-10
 
 
+class MseObserver(HistogramObserver):  # type: ignore[misc]  # torchao has no types
+    """The range with the least squared error over a histogram of 2,048 bins.
+
+    A value within costs ``step² / 12``, one outside its squared distance. Ranges are tried as for
+    entropy. Source: Choukroun et al. 2019, arXiv:1902.06822, section 3.
+    """
+
+    def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
+        """Return the new minimum and maximum."""
+        low, high = float(self.min_val), float(self.max_val)
+        counts = self.histogram.double()
+        edges = torch.linspace(low, high, len(counts) + 1, dtype=torch.float64)
+        middles = (edges[1:] + edges[:-1]) / 2
+        cuts = [_cut(edges, low, high, share) for share in _shares(len(counts))]
+        losses = [_squared(counts, middles, edges[start], edges[stop]) for start, stop in cuts]
+        start, stop = cuts[min(range(len(cuts)), key=losses.__getitem__)]
+        return edges[start].to(self.min_val), edges[stop].to(self.max_val)
+
+
 class EntropyObserver(HistogramObserver):  # type: ignore[misc]  # torchao has no types
     """The range whose 256 levels keep most of the distribution's information.
 
@@ -74,7 +93,7 @@ def activation_observer(params: Quantize) -> Callable[..., object]:
     constructors: dict[str, Callable[..., object]] = {
         "minmax": MinMaxObserver.with_args(),
         "moving_average": MovingAverageMinMaxObserver.with_args(averaging_constant=_MOVING_SHARE),
-        "mse": HistogramObserver.with_args(),
+        "mse": MseObserver.with_args(),
         "entropy": EntropyObserver.with_args(),
         "percentile": PercentileObserver.with_args(share=params.percentile),
     }
@@ -84,6 +103,15 @@ def activation_observer(params: Quantize) -> Callable[..., object]:
 def _shares(bins: int) -> list[float]:
     """Return the shares of the range to try: whole steps of 16 bins, at least one bin a level."""
     return [kept / bins for kept in range(_LEVELS, bins + 1, _STRIDE)]
+
+
+def _squared(counts: Tensor, middles: Tensor, low: Tensor, high: Tensor) -> float:
+    """Return the summed squared error of a range; zero is always within."""
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    step = (high - low) / (_LEVELS - 1)
+    inside = (middles >= low) & (middles <= high)
+    error = torch.where(inside, step.square() / 12, (middles - middles.clamp(low, high)).square())
+    return float((counts * error).sum())
 
 
 def _cut(edges: Tensor, low: float, high: float, share: float) -> tuple[int, int]:

@@ -83,26 +83,26 @@ def walk(prepared: Prepared, samples: Dataset, visit: Callable[[Site], None]) ->
 
 
 def _site(layer: str, node: fx.Node, exact: Values, rounded: Values) -> Site:
-    target = cast(Callable[..., Tensor], node.target)
+    target = cast("Callable[..., Tensor]", node.target)
     rest = node.args[3:]
 
     def compute(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return target(inputs, weight, bias, *rest)
 
     behind = tail(node)
-    fused = cast(Callable[..., Tensor], behind.target)
+    fused = cast("Callable[..., Tensor]", behind.target)
 
     def activate(outputs: Tensor) -> Tensor:
         return outputs if behind is node else fused(outputs, *behind.args[1:])
 
     inputs, wanted = rounded[source(node, 0)], exact[node]
-    return Site(layer, node, cast(Tensor, inputs), cast(Tensor, wanted), compute, activate)
+    return Site(layer, node, cast("Tensor", inputs), cast("Tensor", wanted), compute, activate)
 
 
 def _run(graph: fx.GraphModule, node: fx.Node, values: Values, *, round_pairs: bool) -> object:
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)  # type: ignore[arg-type]  # any value, not only nodes
     if node.op == "call_function":
-        return cast(Callable[..., object], node.target)(*args, **kwargs)
+        return cast("Callable[..., object]", node.target)(*args, **kwargs)
     layer = graph.get_submodule(str(node.target))
     return args[0] if isinstance(layer, Pair) and not round_pairs else layer(*args)
 

@@ -27,9 +27,15 @@ def scale_facts(layers: tuple[QuantizedLayer, ...]) -> dict[str, JsonValue]:
 
 def changed(name: str, params: Quantize, layer: QuantizedLayer | None = None) -> LayerChanged:
     """Say in words what became of a layer; without `layer`, what would."""
-    what = "float32 → int8"
+    what = f"float32 → {params.dtype}"
     if layer is not None and params.granularity == "channel":
         what += f", {len(layer.scale)} scales"
     elif layer is not None:
         what += f", scale {layer.scale[0]:.4g}"
     return LayerChanged(name=name, what=what)
+
+
+def weight_words(params: Quantize) -> str:
+    """Say how weights are stored, for static and qat."""
+    asymmetric = params.dtype == "uint8" and params.granularity == "tensor"
+    return f"{params.dtype}, {'a' * asymmetric}symmetric, per {params.granularity}"

@@ -1,92 +1,107 @@
-"""Quantize: int8 weights, and for static mode int8 activations (Jacob et al. 2018, section 2)."""
+"""Quantize, mode static: weights and activations in integers (Jacob et al. 2018, section 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pydantic import JsonValue
-from torch import Tensor
 
 from planish.contract.recipe import Quantize
-from planish.contract.report import PassPlan
-from worker.engine.load.data import Dataset, synthetic
+from planish.contract.report import LayerSkipped, PassPlan
 from worker.engine.model import Model
 from worker.engine.passes.protocol import Context, Outcome
-from worker.engine.passes.quantize.facts import changed, scale_facts
+from worker.engine.passes.quantize.calibration import data_facts, roles
+from worker.engine.passes.quantize.facts import changed, scale_facts, weight_words
 from worker.engine.passes.quantize.quantizable import select_quantizable
-from worker.engine.quantize.static import quantize_static
+from worker.engine.passes.quantize.rescue import Search
+from worker.engine.quantize.integers import check_integers
+from worker.engine.quantize.quality import Judge
+from worker.engine.quantize.static import convert
+from worker.engine.quantize.treatment import Treated, named_treatment, treat
 
-_BATCH = 32
-_NOISE_WARNING = (
-    "no data came along: activation ranges were calibrated on synthetic noise and may not fit real "
-    "inputs; send data for a trustworthy int8 model"
-)
+_FREED = "integers harmed the output too much here: it went back to float"
 
 
 def run(model: Model, params: Quantize, context: Context) -> Outcome:
-    """Quantize weights and activations: the returned graph computes on int8 with q/dq pairs.
+    """Quantize weights and activations: the returned graph computes on integers with q/dq pairs.
 
     Raises:
         InvalidRecipe: a `keep_float` pattern matches no layer.
-        NothingChanged: no layer can become int8.
+        NothingChanged: no layer can become integers, or `min_sqnr` is out of reach.
     """
     selection = select_quantizable(model, params, context)
-    samples = _calibration(model, params, context)
-    facts = _facts(params) | _calibration_facts(params, context, len(samples))
-    quantized = quantize_static(model, params, selection.chosen, _observed(samples, context))
+    parts = roles(model, params, context)
+    facts = _facts(params) | data_facts(params, context, parts)
+    freed: tuple[LayerSkipped, ...] = ()
+    if parts.judging is None:
+        treatment = named_treatment(params)
+        treated = treat(model, params, selection.chosen, treatment, parts.ranges, context.seed)
+    else:
+        judge = Judge(model, parts.judging, classes=context.spec.data.task == "classification")
+        search = Search(model, params, selection.chosen, parts.ranges, judge, context)
+        if params.algorithm == "auto":
+            search.climb()
+        if params.min_sqnr is not None:
+            search.reach(params.min_sqnr)
+        treated = search.best
+        facts |= search.facts()
+        freed = tuple(LayerSkipped(name=name, why=_FREED) for name in search.freed())
+    quantized = convert(treated.model, params, treated.prepared)
     layers = quantized.quantization.layers if quantized.quantization else ()
     return Outcome(
         model=quantized,
         changed=True,
         layers=tuple(changed(layer.name, params, layer) for layer in layers),
-        skipped=selection.skipped,
-        facts={**facts, "weight_scales": scale_facts(layers)},
+        skipped=selection.skipped + freed,
+        facts={
+            **facts,
+            **treatment_facts(treated),
+            "integers": check_integers(treated.model, quantized).facts(),
+            "weight_scales": scale_facts(layers),
+        },
     )
 
 
 def plan(model: Model, params: Quantize, context: Context) -> PassPlan:
-    """Say which layers would become int8."""
+    """Say which layers would become integers."""
     selection = select_quantizable(model, params, context)
-    samples = params.samples
-    if context.splits is not None:
-        samples = min(samples, len(context.splits.calibration))
     return PassPlan(
         op=params.op,
         layers_changed=len(selection.chosen),
         layers=tuple(changed(name, params) for name in selection.chosen),
         layers_skipped=selection.skipped,
-        facts=_facts(params) | _calibration_facts(params, context, samples),
+        facts=_facts(params) | data_facts(params, context, roles(model, params, context)),
     )
 
 
-def _calibration(model: Model, params: Quantize, context: Context) -> Dataset:
-    if context.splits is None:
-        return synthetic(model, params.samples, context.seed)
-    return context.splits.calibration.head(params.samples)
-
-
-def _observed(samples: Dataset, context: Context) -> Iterator[tuple[Tensor, ...]]:
-    total = len(samples)
-    for index, (inputs, _) in enumerate(samples.batches(_BATCH)):
-        done = index * _BATCH
-        context.progress.update(done / total, f"calibrating {done}/{total}")
-        yield inputs
+def treatment_facts(treated: Treated) -> dict[str, JsonValue]:
+    """Return what each method that was used has done."""
+    facts: dict[str, JsonValue] = {}
+    if treated.coupled:
+        facts["equalized"] = [f"{pair.first} → {pair.second}" for pair in treated.coupled]
+    if treated.smoothed:
+        facts["smoothed"] = [
+            {
+                "layers": list(item.layers),
+                "into": item.into or "a multiplication of its own",
+                "channel_range_before": round(item.range_before, 2),
+                "channel_range_after": round(item.range_after, 2),
+            }
+            for item in treated.smoothed
+        ]
+    if treated.rounded:
+        gain = [item.learned / item.nearest for item in treated.rounded if item.nearest]
+        facts["adaround_error"] = {
+            "layers": len(treated.rounded),
+            "of_nearest_mean": round(sum(gain) / len(gain), 3) if gain else None,
+        }
+    if treated.biases:
+        facts["biases_corrected"] = treated.biases
+    return facts
 
 
 def _facts(params: Quantize) -> dict[str, JsonValue]:
     return {
         "mode": params.mode,
-        "weights": f"int8, symmetric, per {params.granularity}",
+        "algorithm": params.algorithm,
+        "weights": weight_words(params),
         "activations": "uint8, per tensor",
     }
-
-
-def _calibration_facts(params: Quantize, context: Context, samples: int) -> dict[str, JsonValue]:
-    facts: dict[str, JsonValue] = {"calibration": params.calibration, "samples": samples}
-    if context.splits is None:
-        facts["warning"] = _NOISE_WARNING
-    elif samples < params.samples:
-        facts["note"] = (
-            f"the data has {samples} samples to calibrate on, {params.samples} asked for"
-        )
-    return facts

@@ -1,0 +1,198 @@
+"""The rescue ladder: what is tried, in which order, when rounding alone falls short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pydantic import JsonValue
+from torch import nn
+
+from planish.contract.errors import NothingChanged
+from planish.contract.recipe import Quantize
+from worker.engine.load.dataset import Dataset
+from worker.engine.model import Model
+from worker.engine.passes.protocol import Context
+from worker.engine.quantize.quality import Judge, Quality
+from worker.engine.quantize.sensitivity import Harm, layers_to_free, measure_harm
+from worker.engine.quantize.treatment import Treated, Treatment, named_treatment, treat
+
+GOOD_DB = 20.0
+FAIR_DB = 12.0
+GOOD_AGREEMENT = 0.97
+_FREE_MACS = 0.5
+_TOLD_LAYERS = 20
+_OTHER_CALIBRATIONS = ("mse", "percentile", "entropy")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that was tried, and whether it stayed."""
+
+    name: str
+    words: str
+    quality: Quality
+    kept: bool
+
+    def facts(self) -> dict[str, JsonValue]:
+        """Return the step as the report shows it."""
+        return {
+            "step": self.name,
+            "treatment": self.words,
+            "sqnr_db": round(self.quality.sqnr_db, 2),
+            "agreement": self.quality.agreement,
+            "kept": self.kept,
+        }
+
+
+class Search:
+    """Finds the treatment of one model: tries, judges, keeps what measures best."""
+
+    def __init__(
+        self,
+        model: Model,
+        params: Quantize,
+        layers: tuple[str, ...],
+        samples: Dataset,
+        judge: Judge,
+        context: Context,
+    ) -> None:
+        """Try the treatment that the recipe names."""
+        self.model, self.params, self.samples = model, params, samples
+        self.judge, self.context, self.layers = judge, context, layers
+        self.steps: list[Step] = []
+        self.harms: tuple[Harm, ...] = ()
+        self.best = self._treat(named_treatment(params), layers)
+        self.quality = judge.judge(self.best.prepared.graph)
+        self._note("as asked for", self.best, self.quality, kept=True)
+
+    def good(self) -> bool:
+        """Whether the output is near enough to the float model's to stop."""
+        return is_good(self.quality) and self._reached(self.params.min_sqnr)
+
+    def climb(self) -> None:
+        """Try one method after the other until the output is good; keep what helps."""
+        for name, treatment in self._rungs():
+            if self.good():
+                return
+            self._try(name, treatment, self.best.layers)
+        if not is_good(self.quality):
+            self._free(GOOD_DB, _FREE_MACS)
+
+    def reach(self, wanted_db: float) -> None:
+        """Put layers back to float until the output reaches `wanted_db`.
+
+        Raises:
+            NothingChanged: no layer may stay in integers for that.
+        """
+        if self._reached(wanted_db):
+            return
+        self._free(wanted_db, 1.0)
+        if not self._reached(wanted_db):
+            raise NothingChanged(
+                f"min_sqnr {wanted_db:g} dB is out of reach: with all layers but "
+                f"{len(self.best.layers)} in float the output has {self.quality.sqnr_db:.1f} dB; "
+                "lower min_sqnr, or leave this pass out"
+            )
+
+    def freed(self) -> tuple[str, ...]:
+        """Return the layers that went back to float."""
+        return tuple(name for name in self.layers if name not in self.best.layers)
+
+    def facts(self) -> dict[str, JsonValue]:
+        """Return everything that was tried, with its figures."""
+        facts: dict[str, JsonValue] = {
+            "treatment": self.best.treatment.words(),
+            "sqnr_db": round(self.quality.sqnr_db, 2),
+            "agreement": self.quality.agreement,
+        }
+        if len(self.steps) > 1:
+            facts["rescue"] = [step.facts() for step in self.steps]
+            facts["rescue_below"] = (
+                f"{GOOD_DB:g} dB, or {FAIR_DB:g} dB where {GOOD_AGREEMENT:.0%} of the answers agree"
+            )
+        if self.harms:
+            facts["sensitivity"] = [self._harm_facts(harm) for harm in self.harms[:_TOLD_LAYERS]]
+            facts["sensitivity_time"] = "estimated by multiply-accumulates"
+        return facts
+
+    def _rungs(self) -> Iterator[tuple[str, Treatment]]:
+        """Yield what may help, each on top of the best so far."""
+        yield "cross_layer_equalization", replace(self.best.treatment, equalized=True)
+        if any(isinstance(layer, nn.LayerNorm) for layer in self.model.module.modules()):
+            yield "smoothquant", replace(self.best.treatment, smoothed=True)
+        yield "bias_correction", replace(self.best.treatment, corrected=True)
+        for calibration in _OTHER_CALIBRATIONS:
+            if calibration != self.params.calibration:
+                yield (
+                    f"calibration {calibration}",
+                    replace(self.best.treatment, calibration=calibration),
+                )
+        yield "adaround", replace(self.best.treatment, adaptive=True)
+
+    def _free(self, wanted_db: float, most_macs: float) -> None:
+        """Put the most harmful layers back to float, by the share of the work at most."""
+        self.harms = measure_harm(self.best.prepared, self.judge)
+        while not self._reached(wanted_db) and self.best.layers:
+            left = [harm for harm in self.harms if harm.layer in self.best.layers]
+            chosen = set(layers_to_free(self.best.prepared, self.judge, left, wanted_db))
+            allowed = self._affordable(left, chosen, most_macs)
+            kept = tuple(name for name in self.best.layers if name not in allowed)
+            if not allowed or not kept:
+                return
+            self._try(f"{len(allowed)} layers back to float", self.best.treatment, kept)
+            if self.best.layers != kept:
+                return
+
+    def _affordable(self, harms: list[Harm], chosen: set[str], most: float) -> set[str]:
+        spent = sum(harm.macs_share for harm in self.harms if harm.layer not in self.best.layers)
+        allowed = set[str]()
+        for harm in harms:
+            if harm.layer in chosen and spent + harm.macs_share <= most:
+                allowed.add(harm.layer)
+                spent += harm.macs_share
+        return allowed
+
+    def _try(self, name: str, treatment: Treatment, layers: tuple[str, ...]) -> None:
+        treated = self._treat(treatment, layers)
+        if treatment.equalized and not treated.coupled and not self.best.treatment.equalized:
+            return
+        quality = self.judge.judge(treated.prepared.graph)
+        better = quality.sqnr_db > self.quality.sqnr_db
+        self._note(name, treated, quality, kept=better)
+        if better:
+            self.best, self.quality = treated, quality
+
+    def _treat(self, treatment: Treatment, layers: tuple[str, ...]) -> Treated:
+        total = len(self.samples)
+        what = treatment.words()
+
+        def tell(done: int) -> None:
+            self.context.progress.update(done / total, f"{what}: calibrating {done}/{total}")
+
+        return treat(
+            self.model, self.params, layers, treatment, self.samples, self.context.seed, tell
+        )
+
+    def _reached(self, wanted_db: float | None) -> bool:
+        return wanted_db is None or self.quality.sqnr_db >= wanted_db
+
+    def _note(self, name: str, treated: Treated, quality: Quality, *, kept: bool) -> None:
+        self.steps.append(Step(name, treated.treatment.words(), quality, kept))
+
+    def _harm_facts(self, harm: Harm) -> dict[str, JsonValue]:
+        return {
+            "layer": harm.layer,
+            "sqnr_db_alone": round(harm.sqnr_db, 2),
+            "noise_share": round(harm.noise_share, 4),
+            "macs_share": round(harm.macs_share, 4),
+            "float": harm.layer not in self.best.layers,
+        }
+
+
+def is_good(quality: Quality) -> bool:
+    """Whether nothing needs rescue: little noise, or some noise and nearly the same answers."""
+    if quality.sqnr_db >= GOOD_DB:
+        return True
+    agreement = quality.agreement
+    return quality.sqnr_db >= FAIR_DB and agreement is not None and agreement >= GOOD_AGREEMENT
