@@ -32,6 +32,7 @@ class JobInputs:
         teacher: another model to learn from; None for the uploaded model itself.
         student: another model that the recipe works on; None for the uploaded model itself, or for
             an architecture that the spec names.
+        checkpoints: folder that outlives an attempt, for training to go on from; None: start over.
     """
 
     job_id: str | None
@@ -41,6 +42,7 @@ class JobInputs:
     test_data: Path | None = None
     teacher: Path | None = None
     student: Path | None = None
+    checkpoints: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Prepared:
         teacher: whom `distill` learns from.
         splits: the data's parts.
         student: what the recipe works on in the model's place; None for the model itself.
+        student_is_built: whether the student began at random weights.
+        checkpoints: folder for training to go on from; None: start over.
     """
 
     spec: Spec
@@ -59,6 +63,8 @@ class Prepared:
     teacher: Model
     splits: Splits | None
     student: Model | None = None
+    student_is_built: bool = False
+    checkpoints: Path | None = None
 
     @property
     def start(self) -> Model:
@@ -76,6 +82,7 @@ class Prepared:
             seed=(self.spec.seed + step) % 2**32,
             device=torch.device("cuda" if gpu else "cpu"),
             step=step,
+            checkpoints=self.checkpoints,
         )
 
 
@@ -94,7 +101,16 @@ def prepare(inputs: JobInputs) -> Prepared:
     teacher = _teacher(inputs, model)
     for parameter in teacher.module.parameters():
         parameter.requires_grad_(False)
-    return Prepared(spec, model, teacher, splits, _student(inputs, model))
+    student = _student(inputs, model)
+    return Prepared(
+        spec=spec,
+        original=model,
+        teacher=teacher,
+        splits=splits,
+        student=student,
+        student_is_built=student is not None and inputs.student is None,
+        checkpoints=inputs.checkpoints,
+    )
 
 
 def _teacher(inputs: JobInputs, model: Model) -> Model:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from planish.contract.job import EventType
 from planish.contract.recipe import Params, op_of
 from planish.contract.report import Epoch, PassReport
+from worker.engine.controls import Controlled
+from worker.engine.measure.size import count_parameters
 from worker.engine.model import Model
 from worker.engine.passes import REGISTRY
 from worker.engine.passes.protocol import Outcome
@@ -53,12 +55,14 @@ class Worked:
         sizes: its weighted layers as they were before quantization packed them.
         passes: what each pass did.
         training: every epoch of every pass.
+        controlled: distillations that were repeated without the teacher.
     """
 
     model: Model
     sizes: dict[str, LayerSize]
     passes: tuple[PassReport, ...]
     training: tuple[Epoch, ...]
+    controlled: tuple[Controlled, ...] = ()
 
 
 def run_passes(prepared: Prepared, stages: Stages, progress: Progress) -> Worked:
@@ -71,15 +75,32 @@ def run_passes(prepared: Prepared, stages: Stages, progress: Progress) -> Worked
     sizes = layer_sizes(model)
     reports: list[PassReport] = []
     training: list[Epoch] = []
+    controlled: list[Controlled] = []
     for step, params in enumerate(prepared.spec.recipe or (), 1):
         stages.begin(op_of(type(params)))
         outcome, report = _run_pass(model, params, step, prepared, progress)
         model = outcome.model
         reports.append(report)
         training += outcome.training
+        if outcome.control is not None:
+            controlled.append(Controlled(step, model.clone(), outcome.control))
         if model.quantization is None:
             sizes = layer_sizes(model)
-    return Worked(model, sizes, tuple(reports), tuple(training))
+    passes = _with_student(reports, prepared)
+    return Worked(model, sizes, passes, tuple(training), tuple(controlled))
+
+
+def _with_student(reports: Sequence[PassReport], prepared: Prepared) -> tuple[PassReport, ...]:
+    """Let the first pass's facts say that another network than the model was worked on."""
+    if prepared.student is None or not reports:
+        return tuple(reports)
+    first, *others = reports
+    own, other = (count_parameters(m).total for m in (prepared.student, prepared.original))
+    described = prepared.spec.student
+    name = described.architecture.name if described and described.architecture else "uploaded"
+    start = "random weights" if prepared.student_is_built else "its own weights"
+    words = f"{name}, from {start}, {own:,} parameters in place of the model's {other:,}"
+    return (first.model_copy(update={"facts": {"student": words, **first.facts}}), *others)
 
 
 def _run_pass(

@@ -29,7 +29,7 @@ def run(model: Model, params: Distill, ctx: Context) -> Outcome:
     if ctx.device.type != "cpu":
         lesson = replace(lesson, teacher=move(ctx.teacher.clone().module, ctx.device))
     untaught = model.clone() if params.control else None
-    loss = lesson.loss(model.module)
+    loss = lesson.loss(model.module).to(ctx.device)
     try:
         taught = train_model(model, params, loss, ctx, facts)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
@@ -13,8 +14,6 @@ from worker.engine.passes.protocol import Context, Outcome
 from worker.engine.passes.training import train_model
 from worker.engine.progress import Progress
 from worker.engine.train.losses import task_loss
-
-SCORE = "validation_accuracy"
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,22 @@ def train_control(model: Model, params: Distill, ctx: Context) -> Outcome:
     """Train a model in place on the labels alone, all else as the parameters say."""
     quiet = replace(ctx, progress=ControlProgress(ctx.progress))
     loss = task_loss(ctx.spec.data.task, params.train.label_smoothing)
-    return train_model(model, params, loss, quiet, {})
+    return train_model(model, params, loss, quiet, {}, variant="control")
 
 
 def with_control(taught: Outcome, control: Outcome) -> Outcome:
     """Return the outcome of the distillation with what the control showed on validation data."""
-    facts: dict[str, JsonValue] = {"validation": control.facts.get(SCORE)}
-    own, other = taught.facts.get(SCORE), control.facts.get(SCORE)
-    if isinstance(own, float) and isinstance(other, float):
+    own, other = validation_score(taught.facts), validation_score(control.facts)
+    facts: dict[str, JsonValue] = {
+        "validation_with_teacher": own,
+        "validation_without_teacher": other,
+    }
+    if own is not None and other is not None:
         facts["validation_gain"] = round(own - other, 6)
     return replace(taught, facts={**taught.facts, "control": facts}, control=control.model)
+
+
+def validation_score(facts: Mapping[str, JsonValue]) -> float | None:
+    """Return the score of the best epoch, whatever it is called; None without validation data."""
+    scores = (v for k, v in facts.items() if k.startswith("validation_") and isinstance(v, float))
+    return next(scores, None)
