@@ -8,12 +8,13 @@ from planish.contract.recipe import Prune
 from planish.contract.report import PassPlan
 from worker.engine.model import Model
 from worker.engine.passes.protocol import Context, Outcome
-from worker.engine.passes.prune import channel, sparse
+from worker.engine.passes.prune import channel, layer, sparse
 
 STRUCTURES: Mapping[str, Callable[[Model, Prune, Context], Outcome]] = {
     "unstructured": sparse.run,
     "n:m": sparse.run,
     "channel": channel.run,
+    "layer": layer.run,
 }
 """What does the work, by `Prune.structure`; each takes a float model and leaves it as it is."""
 
@@ -29,7 +30,12 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
 
 
 def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
-    """Do it on a copy, to say what would go and to hand the smaller model to the next pass."""
+    """Do it on a copy, to say what would go and to hand the smaller model to the next pass.
+
+    Blocks are not scored for a plan: it says how many would go, and which they may be.
+    """
+    if params.structure == "layer":
+        return layer.plan(model, params, ctx)
     outcome = run(model, params, ctx)
     return outcome.model, PassPlan(
         op=params.op,
