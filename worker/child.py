@@ -80,6 +80,7 @@ def _work(request: Request, progress: ChannelProgress) -> Draft:
         data=request.data,
         test_data=request.test_data,
         teacher=request.teacher,
+        checkpoints=request.checkpoints,
         student=request.student,
     )
     if request.kind == "plan":

@@ -35,6 +35,7 @@ class Request(Frozen):
             `student`.
         artifacts: folder for the artifacts.
         scratch: folder for everything temporary; removed when the attempt ends.
+        checkpoints: folder that outlives the attempt, for training to go on from.
         draft: where the result goes.
         threads: intra-op threads of torch.
     """
@@ -49,6 +50,7 @@ class Request(Frozen):
     student: Path | None = None
     artifacts: Path
     scratch: Path
+    checkpoints: Path | None = None
     draft: Path
     threads: int = Field(ge=1)
 

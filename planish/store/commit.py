@@ -28,6 +28,7 @@ def commit(files: JobFiles, ledger: Ledger, outcome: Outcome) -> Outcome:
     """
     files.put_outcome(outcome.job_id, outcome)
     winner = files.outcome(outcome.job_id) or outcome
+    files.drop_checkpoints(outcome.job_id)
     ledger.settle(winner)
     return winner
 

@@ -2,6 +2,7 @@
 
 jobs/<id>/SPEC.json                  before the 202
 jobs/<id>/a<attempt>-f<fence>/       artifacts/ and log.txt of one attempt
+jobs/<id>/checkpoints/               of training; outlives attempts, goes when the job ends
 jobs/<id>/OUTCOME.json               created exclusively: the only commit point
 idempotency/<sha256 of the key>      which job an Idempotency-Key belongs to
 """
@@ -27,6 +28,7 @@ from planish.store.records import Outcome, SpecRecord
 SPEC = "SPEC.json"
 OUTCOME = "OUTCOME.json"
 ARTIFACTS = "artifacts"
+CHECKPOINTS = "checkpoints"
 LOG = "log.txt"
 _ATTEMPT = re.compile(r"^a(\d+)-f(\d+)$")
 
@@ -122,6 +124,16 @@ class JobFiles:
         matches = [match for path in paths if (match := _ATTEMPT.match(path.name))]
         found = [(int(match[1]), int(match[2]), folder / match[0]) for match in matches]
         return sorted(found, key=lambda item: item[1])
+
+    def checkpoints_dir(self, job_id: str) -> Path:
+        """Return the folder from which the next attempt goes on, created if it is not there."""
+        folder = self.folder(job_id) / CHECKPOINTS
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def drop_checkpoints(self, job_id: str) -> None:
+        """Remove the checkpoints of a job that has ended."""
+        shutil.rmtree(self.folder(job_id) / CHECKPOINTS, ignore_errors=True)
 
     def published(self, job_id: str) -> Path | None:
         """Return the artifacts folder that the outcome names, None before success."""

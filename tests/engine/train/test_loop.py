@@ -21,7 +21,7 @@ from tests.engine.passes.models import (
 from worker.engine.load.dataset import Dataset
 from worker.engine.model import Model
 from worker.engine.progress import Silent
-from worker.engine.train import loop
+from worker.engine.train import loop, trainer
 from worker.engine.train.loop import Run, fit
 from worker.engine.train.losses import cross_entropy
 from worker.engine.train.optimizer import make_optimizer
@@ -125,11 +125,11 @@ def test_the_best_epoch_on_validation_data_is_kept():
         def __call__(self, logits, inputs, targets):
             self.calls += 1
             loss = cross_entropy(logits, inputs, targets)
-            return loss if self.calls <= 10 else -loss.clamp(max=20)
+            return loss if self.calls <= 38 else -loss.clamp(max=20)
 
     splits = digit_splits()
     model = zoo_model("small_residual_cnn")
-    train = Train(epochs=2, batch_size=64, lr=0.05, schedule="constant")
+    train = Train(epochs=2, batch_size=16, lr=0.05, schedule="constant")
     epochs = fit(model, Spoiler(), a_run(train, splits.train.head(600), splits.validation))
     assert epochs[1].accuracy < epochs[0].accuracy
     inputs, targets = splits.validation.prepare(torch.arange(len(splits.validation)).numpy())
@@ -156,23 +156,56 @@ def test_validation_without_labels_ranks_by_loss():
     assert [epoch.accuracy for epoch in epochs] == [None, None]
 
 
-def test_a_diverging_run_says_where_and_what_to_do():
+def explosion(logits, _inputs, _targets):
+    return -logits.square().mean()
+
+
+def test_a_run_that_diverges_at_once_says_where_and_what_to_do_and_gives_the_model_back():
     model = zoo_model("two_inputs")
-    train = Train(epochs=50, lr=10, schedule="constant")
+    before = weights(model)
+    train = Train(epochs=2, lr=10, schedule="constant", batch_size=1)
     with pytest.raises(TrainingDiverged) as error:
-        fit(
-            model,
-            lambda logits, _inputs, _targets: -logits.square().mean(),
-            a_run(train, noise_splits(model).train),
-        )
-    assert "epoch" in error.value.detail
-    assert "step" in error.value.detail
+        fit(model, explosion, a_run(train, noise_splits(model, samples=300).train))
+    assert "epoch 1, step " in error.value.detail
     assert "set train.lr (now 10) to a tenth" in error.value.detail
+    assert same_weights(weights(model), before)
+
+
+def test_a_run_that_diverges_later_keeps_the_best_epoch_and_says_so():
+    class Explodes:
+        """Cross entropy that becomes NaN in the third epoch."""
+
+        calls = 0
+
+        def __call__(self, logits, inputs, targets):
+            self.calls += 1
+            loss = cross_entropy(logits, inputs, targets)
+            return loss if self.calls <= 22 else loss * float("nan")
+
+    splits, model = digit_splits(), zoo_model("small_residual_cnn")
+    run = a_run(Train(epochs=4, batch_size=64), splits.train.head(600), splits.validation)
+    trained = loop.train(model, Explodes(), run)
+    assert len(trained.epochs) == 2
+    (warning,) = trained.warnings
+    assert "became nan in epoch 3, step 23" in warning
+    assert f"weights of epoch {trained.best_epoch} stay" in warning
+    assert all(torch.isfinite(value).all() for value in weights(model).values())
+
+
+def test_weights_that_break_in_the_last_step_are_not_kept():
+    """The loss is 0, its gradient 0 times infinity."""
+    model = zoo_model("two_inputs")
+
+    def flat_with_a_wall(logits, _inputs, _targets):
+        return (logits - logits.detach()).abs().sum().sqrt()
+
+    with pytest.raises(TrainingDiverged, match="a weight"):
+        fit(model, flat_with_a_wall, a_run(Train(epochs=1), noise_splits(model).train.head(9)))
 
 
 def test_every_step_may_tell_progress_and_every_epoch_is_an_event(monkeypatch):
-    assert loop.UPDATE_SECONDS < 0.5
-    monkeypatch.setattr(loop, "UPDATE_SECONDS", 0.0)
+    assert trainer.UPDATE_SECONDS < 0.5
+    monkeypatch.setattr(trainer, "UPDATE_SECONDS", 0.0)
     listener = Listener()
     trained(Train(epochs=3, batch_size=64), progress=listener)
     training = [message for _, message in listener.updates if "loss" in message]

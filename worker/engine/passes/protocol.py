@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
@@ -31,6 +32,7 @@ class Context:
         seed: all randomness of the pass comes from it.
         device: where training runs.
         step: position in the recipe, from 1.
+        checkpoints: folder that training goes on from after a crash; None: it starts over.
     """
 
     spec: Spec
@@ -40,6 +42,7 @@ class Context:
     seed: int
     device: torch.device
     step: int
+    checkpoints: Path | None = None
 
 
 @dataclass(frozen=True)

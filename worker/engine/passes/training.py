@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import JsonValue
 
 from planish.contract.errors import InvalidRecipe
 from planish.contract.recipe import Distill, Retrain, Train
-from planish.contract.report import Epoch, LayerChanged, PassPlan
+from planish.contract.report import LayerChanged, PassPlan
 from worker.engine.load.data import Splits
 from worker.engine.model import Model
 from worker.engine.passes.layers import weighted_layers
 from worker.engine.passes.protocol import Context, Outcome
-from worker.engine.train.loop import Run, fit
+from worker.engine.sparsity import settled
+from worker.engine.train.loop import Run, Trained, train
 from worker.engine.train.losses import Loss
 from worker.engine.train.samples import batches_per_epoch
 
 WHAT = "weights trained"
+NAMED = {
+    "batch_size",
+    "accumulate",
+    "clip_norm",
+    "warmup",
+    "label_smoothing",
+    "ema_decay",
+    "amp",
+    "compile",
+    "early_stopping",
+}
+"""What the facts name when it is not the default."""
 
 
 def train_model(
-    model: Model, params: Distill | Retrain, loss: Loss, ctx: Context, facts: dict[str, JsonValue]
+    model: Model,
+    params: Distill | Retrain,
+    loss: Loss,
+    ctx: Context,
+    facts: dict[str, JsonValue],
+    variant: str = "",
 ) -> Outcome:
     """Train a model by a loss on the training part of the data.
+
+    Args:
+        model: changed in place.
+        params: the pass.
+        loss: what is made small.
+        ctx: the data and where to train.
+        facts: what the report says besides the run's own facts.
+        variant: tells two runs of one pass apart.
 
     Raises:
         InvalidRecipe: there is no data to train on.
@@ -37,14 +65,18 @@ def train_model(
         seed=ctx.seed,
         device=ctx.device,
         progress=ctx.progress,
+        task=ctx.spec.data.task,
+        sparsity=model.sparsity,
+        checkpoints=ctx.checkpoints,
+        variant=variant,
     )
-    epochs = fit(model, loss, run)
+    trained = train(model, loss, run)
     return Outcome(
-        model=model,
+        model=replace(model, sparsity=settled(model.sparsity)),
         changed=True,
         layers=_layers(model),
-        facts={**facts, **_facts(params.train, splits), **_best(epochs)},
-        training=epochs,
+        facts={**facts, **_facts(params.train, splits), **_told(trained)},
+        training=trained.epochs,
     )
 
 
@@ -81,23 +113,30 @@ def _layers(model: Model) -> tuple[LayerChanged, ...]:
     )
 
 
-def _facts(train: Train, splits: Splits) -> dict[str, JsonValue]:
-    per_epoch = batches_per_epoch(len(splits.train), train.batch_size)
+def _facts(params: Train, splits: Splits) -> dict[str, JsonValue]:
+    per_epoch = batches_per_epoch(len(splits.train), params.batch_size)
+    set_by_hand = params.model_dump(include=NAMED, exclude_defaults=True)
     return {
         "samples": len(splits.train),
         "validation_samples": len(splits.validation) if splits.validation is not None else 0,
-        "epochs": train.epochs,
-        "steps": per_epoch * train.epochs,
-        "optimizer": train.optimizer,
-        "lr": train.lr,
-        "schedule": train.schedule,
-        "augment": train.augment,
+        "epochs": params.epochs,
+        "steps": per_epoch * params.epochs,
+        "optimizer": params.optimizer,
+        "lr": params.lr,
+        "schedule": params.schedule,
+        "augment": params.augment,
+        **set_by_hand,
     }
 
 
-def _best(epochs: tuple[Epoch, ...]) -> dict[str, JsonValue]:
-    scored = [epoch for epoch in epochs if epoch.accuracy is not None]
-    if not scored:
-        return {}
-    best = max(scored, key=lambda epoch: (epoch.accuracy, epoch.epoch))
-    return {"best_epoch": best.epoch, "validation_accuracy": best.accuracy}
+def _told(trained: Trained) -> dict[str, JsonValue]:
+    """Return what only the run itself could tell."""
+    facts: dict[str, JsonValue] = {}
+    if trained.best_score is not None and trained.score_name is not None:
+        facts["best_epoch"] = trained.best_epoch
+        facts[f"validation_{trained.score_name.replace(' ', '_')}"] = trained.best_score
+    if trained.resumed_from is not None:
+        facts["resumed_from"] = trained.resumed_from
+    if trained.warnings:
+        facts["warning"] = "; ".join(trained.warnings)
+    return facts

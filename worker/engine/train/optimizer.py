@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn, optim
 
 from planish.contract.recipe import Train
 
 
-def make_optimizer(module: nn.Module, train: Train) -> optim.Optimizer:
+def make_optimizer(
+    module: nn.Module, train: Train, others: Iterable[nn.Parameter] = ()
+) -> optim.Optimizer:
     """Return the optimizer of a run over all trainable parameters.
 
     Weight decay acts on matrices and kernels only: biases and the scales of normalizations have one
     dimension and are left free.
+
+    Args:
+        module: what is trained.
+        train: the rule and its parameters.
+        others: what the loss trains along with it.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters = [p for p in (*module.parameters(), *others) if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": train.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if train.optimizer == "sgd":
-        return optim.SGD(groups, lr=train.lr, momentum=train.momentum)
+        return optim.SGD(groups, lr=train.lr, momentum=train.momentum, fused=True)
     if train.optimizer == "adam":
-        return optim.Adam(groups, lr=train.lr)
-    return optim.AdamW(groups, lr=train.lr)
+        return optim.Adam(groups, lr=train.lr, fused=True)
+    return optim.AdamW(groups, lr=train.lr, fused=True)

@@ -11,22 +11,56 @@ from torch import Generator, Tensor
 from worker.engine.load.data import Dataset
 
 MAX_CACHED_BYTES = 2 << 30
+CPU = torch.device("cpu")
 Batch = tuple[tuple[Tensor, ...], Tensor | None]
+Reader = Callable[[Tensor], Batch]
 
 
-def reader(dataset: Dataset) -> Callable[[Tensor], Batch]:
-    """Return a function from sample indices to model inputs and labels.
+def reader(
+    dataset: Dataset, device: torch.device = CPU, form: torch.memory_format = torch.preserve_format
+) -> Reader:
+    """Return a function from sample indices (on the CPU) to model inputs and targets.
 
-    Up to 2 GiB, the preprocessing is paid once, and a batch costs one gather per tensor.
+    Up to 2 GiB, the preprocessing is paid once, and a batch costs one gather per tensor; on a GPU
+    the samples then stay there.
+
+    Args:
+        dataset: the samples.
+        device: where the batches shall be.
+        form: how images lie in memory.
     """
     (first, _) = dataset.prepare(np.arange(min(1, len(dataset))))
     if sum(t.nbytes for t in first) * len(dataset) > MAX_CACHED_BYTES:
-        return lambda indices: dataset.prepare(indices.numpy())
-    inputs, targets = dataset.prepare(np.arange(len(dataset)))
-    return lambda indices: (
-        tuple(t[indices] for t in inputs),
-        None if targets is None else targets[indices],
-    )
+        return lambda indices: place(dataset.prepare(indices.numpy()), device, form)
+    inputs, targets = place(dataset.prepare(np.arange(len(dataset))), device, form)
+
+    def gather(indices: Tensor) -> Batch:
+        rows = indices.to(device, non_blocking=True)
+        picked = None if targets is None else targets.index_select(0, rows)
+        return tuple(_rows(t, rows, form) for t in inputs), picked
+
+    return gather
+
+
+def place(batch: Batch, device: torch.device, form: torch.memory_format) -> Batch:
+    """Return a batch on a device, images in a memory format."""
+    inputs, targets = batch
+    placed = tuple(arranged(t.to(device, non_blocking=True), form) for t in inputs)
+    return placed, None if targets is None else targets.to(device, non_blocking=True)
+
+
+def arranged(values: Tensor, form: torch.memory_format) -> Tensor:
+    """Return images (N, C, H, W) laid out in memory as wanted; all else as it is.
+
+    One channel fits two layouts, and the kernels after it choose theirs by the strides, dropout its
+    mask by those: equal strides are what makes runs equal.
+    """
+    if values.dim() != 4 or form is torch.preserve_format:
+        return values
+    wanted = torch.empty(values.shape, device="meta", memory_format=form).stride()
+    if values.stride() == wanted:
+        return values
+    return torch.empty_like(values, memory_format=form).copy_(values)
 
 
 def shuffled_batches(samples: int, batch_size: int, generator: Generator) -> list[Tensor]:
@@ -41,3 +75,10 @@ def shuffled_batches(samples: int, batch_size: int, generator: Generator) -> lis
 def batches_per_epoch(samples: int, batch_size: int) -> int:
     """Return how many batches of at most `batch_size` samples there are."""
     return -(-samples // batch_size)
+
+
+def _rows(values: Tensor, rows: Tensor, form: torch.memory_format) -> Tensor:
+    """Return some samples, laid out in memory as all of them are."""
+    if values.dim() == 4 and form is torch.channels_last:
+        return values.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
+    return values.index_select(0, rows)
