@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from pydantic import JsonValue
 
 from planish.contract.errors import NothingChanged
@@ -46,8 +45,7 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
         after, recalibrated = dict(growth.zeros), False
     else:
         growth = None
-        with torch.no_grad():
-            samples = remove(work, layers, params, ctx)
+        samples = remove(work, layers, params, ctx)
         after = {layer.key: int((layer.weight == 0).sum()) for layer in layers}
         recalibrated = _recalibrated(work, params, ctx)
     sparse = [layer for layer in layers if after[layer.key] > before[layer.key]]
