@@ -15,7 +15,8 @@ class Pair(FakeQuantize):  # type: ignore[misc]  # torchao has no types
 
     In order: it observes what passes through (calibration), its scale and zero point are settled,
     it simulates the rounding (``fake_quant_enabled``), and the converter writes its numbers into
-    the graph. With both switches off the graph computes in float.
+    the graph. With both switches off the graph computes in float. A settled pair whose observer is
+    on again follows what it sees, in training mode only.
     """
 
     def __init__(self, *args: object, **options: object) -> None:
@@ -26,7 +27,7 @@ class Pair(FakeQuantize):  # type: ignore[misc]  # torchao has no types
 
     def forward(self, x: Tensor) -> Tensor:
         """Observe `x`, round it, or hand it on."""
-        if self.observer_enabled[0] == 1:
+        if self.observer_enabled[0] == 1 and (self.training or not self.settled):
             self.activation_post_process(x.detach())
             if self.settled:
                 self._measure()

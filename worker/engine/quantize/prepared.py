@@ -59,6 +59,10 @@ class Prepared:
             raise TypeError(f"the weight of {node.name} is not a constant")
         return weight
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return the float weights by layer."""
+        return {layer: self.weight(node) for layer, node in self.calls()}
+
     def bias(self, node: fx.Node) -> Tensor | None:
         """Return the float bias of a layer's call, through its observer if it has one."""
         bias = argument(node, 2)

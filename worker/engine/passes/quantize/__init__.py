@@ -9,15 +9,19 @@ from planish.contract.report import PassPlan
 from worker.engine.model import Model
 from worker.engine.passes import simplify
 from worker.engine.passes.protocol import Context, Outcome
-from worker.engine.passes.quantize import dynamic, static
+from worker.engine.passes.quantize import dynamic, qat, static, weight_only
 
 RUNS: Mapping[str, Callable[[Model, Quantize, Context], Outcome]] = {
     "static": static.run,
+    "qat": qat.run,
     "dynamic": dynamic.run,
+    "weight_only": weight_only.run,
 }
 PLANS: Mapping[str, Callable[[Model, Quantize, Context], PassPlan]] = {
     "static": static.plan,
+    "qat": qat.plan,
     "dynamic": dynamic.plan,
+    "weight_only": weight_only.plan,
 }
 """What does and plans the work, by `Quantize.mode`, on a model whose BatchNorms are folded."""
 

@@ -75,10 +75,14 @@ def _reasons(module: fx.GraphModule, params: Quantize, kept: set[str]) -> Iterat
 def _why_float(layer: nn.Module, params: Quantize) -> str:
     if isinstance(layer, nn.Linear):
         return ""
+    if params.mode == "weight_only" and isinstance(layer, (*_CONVOLUTIONS, nn.Embedding)):
+        return ""
+    if params.mode == "dynamic" and isinstance(layer, nn.Embedding):
+        return ""
     if isinstance(layer, _ConvTransposeNd):
         return "the target has no int8 kernel for transposed convolutions"
     if isinstance(layer, _CONVOLUTIONS):
-        if params.mode == "static":
+        if params.mode in ("static", "qat"):
             return ""
         return "dynamic int8 covers matrix products only; static covers convolutions"
     if isinstance(layer, nn.Embedding):

@@ -29,7 +29,7 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
     """
     selection = select_quantizable(model, params, context)
     parts = roles(model, params, context)
-    facts = _facts(params) | data_facts(params, context, parts)
+    facts = mode_facts(params) | data_facts(params, context, parts)
     freed: tuple[LayerSkipped, ...] = ()
     if parts.judging is None:
         treatment = named_treatment(params)
@@ -44,6 +44,7 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
         treated = search.best
         facts |= search.facts()
         freed = tuple(LayerSkipped(name=name, why=_FREED) for name in search.freed())
+    weights = treated.prepared.weights()
     quantized = convert(treated.model, params, treated.prepared)
     layers = quantized.quantization.layers if quantized.quantization else ()
     return Outcome(
@@ -54,7 +55,7 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
         facts={
             **facts,
             **treatment_facts(treated),
-            "integers": check_integers(treated.model, quantized).facts(),
+            "integers": check_integers(weights, quantized).facts(),
             "weight_scales": scale_facts(layers),
         },
     )
@@ -68,7 +69,7 @@ def plan(model: Model, params: Quantize, context: Context) -> PassPlan:
         layers_changed=len(selection.chosen),
         layers=tuple(changed(name, params) for name in selection.chosen),
         layers_skipped=selection.skipped,
-        facts=_facts(params) | data_facts(params, context, roles(model, params, context)),
+        facts=mode_facts(params) | data_facts(params, context, roles(model, params, context)),
     )
 
 
@@ -98,7 +99,8 @@ def treatment_facts(treated: Treated) -> dict[str, JsonValue]:
     return facts
 
 
-def _facts(params: Quantize) -> dict[str, JsonValue]:
+def mode_facts(params: Quantize) -> dict[str, JsonValue]:
+    """Return how weights and activations are stored."""
     return {
         "mode": params.mode,
         "algorithm": params.algorithm,
