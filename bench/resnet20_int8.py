@@ -33,7 +33,8 @@ from planish.contract.spec import Spec  # noqa: E402
 from worker.engine.load import load_model  # noqa: E402
 from worker.engine.load.data import Dataset, load_splits  # noqa: E402
 from worker.engine.measure.fidelity import fidelity  # noqa: E402
-from worker.engine.measure.latency import compare_latency, paired_ratio  # noqa: E402
+from worker.engine.measure.latency import Contender, compare_latency, paired_ratio  # noqa: E402
+from worker.engine.measure.opened import Settings  # noqa: E402
 from worker.engine.measure.outputs import dataset_outputs  # noqa: E402
 from worker.engine.measure.runtime_graph import read_runtime_graph  # noqa: E402
 from worker.engine.model import Model  # noqa: E402
@@ -145,11 +146,12 @@ def _onnxruntime_static(source: Path, target: Path, samples: Dataset, params: Qu
 
 
 def _measure(files: dict[str, Path], test: Dataset, quantized: Model) -> dict:
-    threads = SPEC.target.threads
-    outputs = {name: dataset_outputs(path, test, threads) for name, path in files.items()}
+    settings = Settings(threads=SPEC.target.threads)
+    outputs = {name: dataset_outputs(path, test, settings) for name, path in files.items()}
     correct = {name: int((y.argmax(1) == test.targets).sum()) for name, y in outputs.items()}
     call = {"x": quantized.example(SPEC.target.batch_size)[0].numpy()}
-    times = compare_latency(files, call, threads, rounds=ROUNDS)
+    sides = {name: Contender(path, settings) for name, path in files.items()}
+    times = compare_latency(sides, call, rounds=ROUNDS)
     size = {name: path.stat().st_size for name, path in files.items()}
     near = {name: fidelity(outputs["float"], y).model_dump() for name, y in outputs.items()}
     return {

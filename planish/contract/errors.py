@@ -42,6 +42,7 @@
     │   ├── WorkerLost         (of a job) worker_lost
     │   ├── OutOfMemory        (of a job) out_of_memory
     │   ├── TrainingDiverged   (of a job) training_diverged
+    │   ├── MissingDependency  (of a job) missing_dependency
     │   └── ReloadMismatch     (of a job) reload_mismatch
     ├── JobCancelled           (of a job) cancelled
     ├── JobExpired             (of a job) expired
@@ -344,6 +345,12 @@ class TrainingDiverged(JobFailed):
     """The loss became NaN or infinite."""
 
     code, title = "training_diverged", "The training diverged"
+
+
+class MissingDependency(JobFailed):
+    """The worker lacks a library that the job's target or outputs need."""
+
+    code, title = "missing_dependency", "The worker lacks a library"
 
 
 class ReloadMismatch(JobFailed):

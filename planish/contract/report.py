@@ -37,7 +37,10 @@ class Latency(Evidence):
 
 
 class Measures(Evidence):
-    """One side of the comparison, measured in the target runtime."""
+    """One side of the comparison, measured in the target runtime.
+
+    `precision` is what the runtime computed in where the file does not say integers.
+    """
 
     metric: Metric
     size_bytes: int
@@ -47,6 +50,7 @@ class Measures(Evidence):
     latency_ms: Latency | None
     peak_memory_bytes: int | None
     runtime: str
+    precision: str = "float32"
     threads: int
     batch_size: int
 

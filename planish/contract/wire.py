@@ -25,11 +25,16 @@ LOADER = "load.py"
 MEDIA_TYPES = {
     ".onnx": "application/vnd.onnx",
     ".pt2": "application/vnd.pytorch.pt2",
+    ".xml": "application/xml",
     ".json": "application/json",
     ".html": "text/html; charset=utf-8",
     ".py": "text/x-python; charset=utf-8",
     ".safetensors": "application/vnd.safetensors",
 }
+
+
+WEIGHTS_BESIDE = {".xml": ".bin"}
+"""Model files whose weights lie in a second file, and that file's suffix."""
 
 
 def media_type_of(name: str) -> str:

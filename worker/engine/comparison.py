@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish.contract.report import Fidelity
+from planish.contract.spec import Target
 from worker.engine.load.data import Dataset, synthetic
 from worker.engine.measure.fidelity import FidelityMeter
-from worker.engine.measure.latency import SideTimes, compare_latency, paired_ratio
+from worker.engine.measure.latency import Contender, SideTimes, compare_latency, paired_ratio
+from worker.engine.measure.opened import Settings
 from worker.engine.measure.outputs import stream_outputs
 from worker.engine.prepare import Prepared
 from worker.engine.progress import Progress
@@ -41,18 +43,27 @@ class Comparison:
 def compare_sides(
     prepared: Prepared, baseline: Path, optimized: Path, progress: Progress
 ) -> Comparison:
-    """Run the ONNX files of both sides over the sealed samples, then time them in turns.
+    """Run the files of both sides over the sealed samples, then time them in turns.
 
-    Without data, or with too little to seal any, the samples are noise and have no labels.
+    Both sides run in the target's runtime. Without data, or with too little to seal any, the
+    samples are noise and have no labels.
+
+    Args:
+        prepared: the job.
+        baseline: the original, in a format that the target's runtime opens.
+        optimized: the result, in the same format.
+        progress: told how far it is.
     """
-    target = prepared.spec.target
+    settings = runtime_settings(prepared.spec.target)
     sealed = prepared.splits.sealed if prepared.splits else None
     samples = sealed or synthetic(prepared.original, SYNTHETIC_SAMPLES, prepared.spec.seed)
     quality, near = _answers(prepared, samples, baseline, optimized, progress)
     times = compare_latency(
-        {"baseline": baseline, "optimized": optimized},
-        _one_call(prepared, samples),
-        target.threads,
+        {
+            "baseline": Contender(baseline, settings),
+            "optimized": Contender(optimized, settings),
+        },
+        one_call(prepared, samples),
         on_progress=lambda done: progress.update(
             _LATENCY_FROM + (1 - _LATENCY_FROM) * done, "timing both in turns"
         ),
@@ -67,6 +78,11 @@ def compare_sides(
     )
 
 
+def runtime_settings(target: Target) -> Settings:
+    """Return how the target's runtime is opened for both sides."""
+    return Settings(target.runtime, target.threads, target.device)
+
+
 def _answers(
     prepared: Prepared, samples: Dataset, baseline: Path, optimized: Path, progress: Progress
 ) -> tuple[Quality, Fidelity]:
@@ -74,7 +90,8 @@ def _answers(
     spec = prepared.spec
     judge, meter = make_judge(spec.data.task, samples, spec.seed), FidelityMeter()
     before, after = (
-        stream_outputs(path, samples, spec.target.threads) for path in (baseline, optimized)
+        stream_outputs(path, samples, runtime_settings(spec.target))
+        for path in (baseline, optimized)
     )
     done = 0
     for one, two in zip(before, after, strict=True):
@@ -97,7 +114,7 @@ def _kind(prepared: Prepared, sealed: Dataset | None) -> Samples:
     return "unlabelled" if unlabelled else "labelled"
 
 
-def _one_call(prepared: Prepared, samples: Dataset) -> dict[str, NDArray[np.generic]]:
+def one_call(prepared: Prepared, samples: Dataset) -> dict[str, NDArray[np.generic]]:
     """Return the inputs of one call of the target's batch size, samples repeated where too few."""
     inputs, _ = samples.prepare(np.arange(prepared.spec.target.batch_size) % len(samples))
     names = (spec.name for spec in prepared.original.inputs)

@@ -13,15 +13,20 @@ from planish.contract.errors import OutOfMemory
 from planish.contract.job import EventType
 from planish.contract.recipe import op_of
 from planish.contract.report import Reload, Report
+from planish.contract.spec import FORMATS, Target
 from worker.engine.comparison import Comparison, compare_sides
+from worker.engine.controls import judged
 from worker.engine.measure.reload import check_reload
 from worker.engine.measure.runtime_graph import read_runtime_graph
+from worker.engine.measure.runtime_graph_openvino import openvino_float_layers
+from worker.engine.model import Model
 from worker.engine.planning import make_plan
 from worker.engine.prepare import JobInputs, Prepared, prepare
 from worker.engine.progress import Progress
-from worker.engine.publish import Files, export, main_output, publish
+from worker.engine.publish import Files, export, publish
 from worker.engine.report.build import Findings, build_report, measured_side
 from worker.engine.report.layers import float_by_mistake, layer_sizes, layer_table
+from worker.engine.report.result import main_output
 from worker.engine.stages import Stages, Worked, run_passes
 
 __all__ = ["JobInputs", "make_plan", "optimize"]
@@ -55,12 +60,14 @@ def _run(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Progress) ->
     torch.manual_seed(spec.seed)
     prepared = prepare(inputs)
     stages.begin("baseline")
-    before = export(prepared.original, scratch / "baseline", spec.outputs)
+    runtime = spec.target.runtime
+    before = export(prepared.original, scratch / "baseline", spec.outputs, runtime)
     worked = run_passes(prepared, stages, progress)
     stages.begin("export")
-    after = export(worked.model, scratch / "optimized", spec.outputs)
+    after = export(worked.model, scratch / "optimized", spec.outputs, runtime)
     stages.begin("measure")
-    compared = compare_sides(prepared, before["onnx"], after["onnx"], progress)
+    measured = FORMATS[runtime]
+    compared = compare_sides(prepared, before[measured], after[measured], progress)
     stages.begin("reload")
     published = [after[output] for output in spec.outputs]
     reload = check_reload(worked.model, published, spec.target.threads, spec.seed)
@@ -82,8 +89,9 @@ def _findings(
     reload: Reload,
 ) -> Findings:
     spec = inputs.spec
-    main = main_output(spec.outputs)
-    runtime = read_runtime_graph(after["onnx"]) if worked.model.quantization else None
+    main = main_output(spec.outputs, spec.target.runtime)
+    sealed = prepared.splits.sealed if prepared.splits else None
+    floats = _float_layers(worked.model, after, spec.target)
     return Findings(
         job_id=inputs.job_id,
         target=spec.target,
@@ -94,12 +102,23 @@ def _findings(
         quality=compared.quality,
         samples=compared.samples,
         fidelity=compared.fidelity,
-        passes=worked.passes,
+        passes=judged(worked.passes, worked.controlled, sealed, spec.data.task),
         training=worked.training,
         layers=layer_table(layer_sizes(prepared.original), worked.sizes, worked.model),
         reload=reload,
-        kept_float=float_by_mistake(worked.model, runtime.float_layers) if runtime else (),
+        kept_float=float_by_mistake(worked.model, floats),
     )
+
+
+def _float_layers(model: Model, files: Files, target: Target) -> tuple[str, ...]:
+    """Return the layers of a quantized model that the runtime computes in floats."""
+    if model.quantization is None:
+        return ()
+    if target.runtime == "openvino":
+        return openvino_float_layers(files["openvino"])
+    if target.runtime == "onnxruntime":
+        return read_runtime_graph(files["onnx"]).float_layers
+    return tuple(layer.name for layer in model.quantization.layers)
 
 
 @contextmanager

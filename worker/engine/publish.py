@@ -11,29 +11,36 @@ from torch.onnx.errors import OnnxExporterError
 
 from planish.contract.errors import InvalidModel
 from planish.contract.report import Report
-from planish.contract.spec import Output, Spec
+from planish.contract.spec import FORMATS, Output, Spec
 from planish.contract.wire import REPORT_HTML, REPORT_JSON
+from worker.engine.measure.size import parts_of
 from worker.engine.model import Model
 from worker.engine.report.html import render
 from worker.engine.report.result import MODEL_FILES
 from worker.engine.save.loader import write_loader
 from worker.engine.save.manifest import write_manifest
 from worker.engine.save.onnx import save_onnx
+from worker.engine.save.openvino_ir import save_openvino
 from worker.engine.save.pt2 import save_pt2
 
-WRITERS: dict[Output, Callable[[Model, Path], None]] = {"onnx": save_onnx, "pt2": save_pt2}
+WRITERS: dict[Output, Callable[[Model, Path], None]] = {
+    "onnx": save_onnx,
+    "openvino": save_openvino,
+    "pt2": save_pt2,
+}
 Files = Mapping[Output, Path]
 
 
-def export(model: Model, folder: Path, outputs: Iterable[Output]) -> Files:
-    """Write a model in each format, and as ONNX in any case: that is what is measured.
+def export(model: Model, folder: Path, outputs: Iterable[Output], runtime: str) -> Files:
+    """Write a model in each format, and in the runtime's own in any case: that one is measured.
 
     Raises:
         InvalidModel: the graph cannot be written in a format.
+        MissingDependency: this worker cannot write a format.
     """
     folder.mkdir(parents=True)
     files: dict[Output, Path] = {}
-    for output in dict.fromkeys((*outputs, "onnx")):
+    for output in dict.fromkeys((*outputs, FORMATS[runtime])):
         files[output] = folder / MODEL_FILES[output]
         try:
             WRITERS[output](model, files[output])
@@ -41,11 +48,6 @@ def export(model: Model, folder: Path, outputs: Iterable[Output]) -> Files:
             reason = str(error).strip().partition("\n")[0]
             raise InvalidModel(f"the model cannot be written as {output}: {reason}") from error
     return files
-
-
-def main_output(outputs: Iterable[Output]) -> Output:
-    """Return the format whose size stands for the job: ONNX where it was asked for."""
-    return "onnx" if "onnx" in outputs else "pt2"
 
 
 def publish(out_dir: Path, files: Files, report: Report, spec: Spec) -> None:
@@ -59,7 +61,8 @@ def publish(out_dir: Path, files: Files, report: Report, spec: Spec) -> None:
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     for output in spec.outputs:
-        shutil.move(files[output], out_dir / MODEL_FILES[output])
+        for part in parts_of(files[output]):
+            shutil.move(part, out_dir / part.name)
     (out_dir / REPORT_JSON).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (out_dir / REPORT_HTML).write_text(render(report), encoding="utf-8")
     write_loader(out_dir)

@@ -15,6 +15,7 @@ from tests.zoo import seeded
 from worker.engine.measure.fidelity import fidelity
 from worker.engine.measure.macs import count_macs
 from worker.engine.measure.memory import peak_memory_bytes
+from worker.engine.measure.opened import Settings
 from worker.engine.measure.outputs import dataset_outputs
 from worker.engine.measure.size import count_parameters, file_bytes, weight_bytes
 from worker.engine.model import first_output
@@ -82,7 +83,7 @@ def test_outputs_of_a_dataset_come_in_its_order(tmp_path: Path) -> None:
     model = zoo_model("mlp")
     save_onnx(model, tmp_path / "model.onnx")
     data = noise_splits(model, samples=150).train
-    got = dataset_outputs(tmp_path / "model.onnx", data, threads=1, batch=32)
+    got = dataset_outputs(tmp_path / "model.onnx", data, Settings(), batch=32)
     inputs, _ = data.prepare(np.arange(len(data)))
     want = first_output(model.module(*inputs)).detach().numpy()
     np.testing.assert_allclose(got, want, atol=1e-5)

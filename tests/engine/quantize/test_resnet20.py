@@ -12,6 +12,7 @@ from tests.engine.passes.models import context
 from worker.engine.load import load_model
 from worker.engine.load.data import load_splits
 from worker.engine.measure.fidelity import fidelity
+from worker.engine.measure.opened import Settings
 from worker.engine.measure.outputs import dataset_outputs
 from worker.engine.measure.runtime_graph import read_runtime_graph
 from worker.engine.passes import quantize
@@ -46,7 +47,10 @@ def test_resnet20_int8_is_smaller_and_as_accurate(shared_data: Path, tmp_path: P
     save_onnx(model, tmp_path / "float.onnx")
     after = quantize.run(model.clone(), PARAMS, context(model, PARAMS, splits=splits)).model
     save_onnx(after, tmp_path / "int8.onnx")
-    outputs = [dataset_outputs(tmp_path / f, splits.sealed, 1) for f in ("float.onnx", "int8.onnx")]
+    outputs = [
+        dataset_outputs(tmp_path / f, splits.sealed, Settings())
+        for f in ("float.onnx", "int8.onnx")
+    ]
     before, now = (int((y.argmax(1) == splits.sealed.targets).sum()) for y in outputs)
     assert before == 1836, "the README of the shared data names 1836 of 2000"
     assert now >= before - 6, "0.3 points of 2000"

@@ -21,7 +21,17 @@ from worker.engine.save.manifest import write_manifest
 from worker.engine.save.onnx import save_onnx
 from worker.engine.save.pt2 import save_pt2
 
-ALLOWED = {"argparse", "sys", "collections", "pathlib", "typing", "numpy", "onnxruntime", "torch"}
+ALLOWED = {
+    "argparse",
+    "sys",
+    "collections",
+    "pathlib",
+    "typing",
+    "numpy",
+    "onnxruntime",
+    "openvino",
+    "torch",
+}
 
 
 def test_the_manifest_holds_the_digest_of_every_file(tmp_path: Path) -> None:

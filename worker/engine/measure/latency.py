@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish.contract.report import Latency
+from worker.engine.measure.opened import Settings
 from worker.engine.measure.side import Side, start_side
 
 PAUSE_SECONDS = 0.03
@@ -29,6 +30,14 @@ Inputs = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
+class Contender:
+    """A model file, and how its runtime is set."""
+
+    path: Path
+    settings: Settings
+
+
+@dataclass(frozen=True)
 class SideTimes:
     """What one side measured.
 
@@ -36,28 +45,28 @@ class SideTimes:
         latency: of single calls, over all timed calls.
         rounds: median of each round, in milliseconds.
         peak_memory_bytes: of the side's process; None where the system does not tell.
+        precision: what the runtime computes in, where the file does not say integers.
     """
 
     latency: Latency
     rounds: tuple[float, ...]
     peak_memory_bytes: int | None
+    precision: str = "float32"
 
 
 def compare_latency(
-    models: Mapping[str, Path],
+    contenders: Mapping[str, Contender],
     inputs: Inputs,
-    threads: int,
     *,
     rounds: int = 40,
     budget_seconds: float = 60.0,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, SideTimes]:
-    """Time ONNX files against each other.
+    """Time model files against each other.
 
     Args:
-        models: files by the names of their sides.
-        inputs: one call's inputs by name, the same for every side.
-        threads: computing threads of one call.
+        contenders: files and settings by the names of their sides.
+        inputs: one call's inputs by name, in the model's order, the same for every side.
         rounds: turns of each side.
         budget_seconds: no further round begins after it, but 5 are done at least.
         on_progress: told the done fraction after each round.
@@ -69,13 +78,15 @@ def compare_latency(
         stored = Path(folder, "inputs.npz")
         np.savez(stored, **dict(inputs))  # type: ignore[arg-type]  # the stub mixes up a keyword
         sides = []
-        for name, path in models.items():
-            arguments = (str(path), str(stored), str(threads))
+        for name, contender in contenders.items():
+            arguments = (str(contender.path), str(stored), contender.settings.to_json())
             sides.append(stack.enter_context(start_side(name, _SIDE, arguments)))
-        for side in sides:
-            side.hear()
+        precisions = {side.name: str(side.hear()) for side in sides}
         turns = _take_turns(sides, rounds, budget_seconds, on_progress)
-        return {side.name: _side_times(turns[side.name], side.finish()) for side in sides}
+        return {
+            side.name: _side_times(turns[side.name], side.finish(), precisions[side.name])
+            for side in sides
+        }
 
 
 def paired_ratio(baseline: SideTimes, other: SideTimes) -> float:
@@ -106,11 +117,12 @@ def _times(answer: object) -> list[float]:
     return [float(value) for value in answer]
 
 
-def _side_times(turns: list[list[float]], peak: object) -> SideTimes:
+def _side_times(turns: list[list[float]], peak: object, precision: str) -> SideTimes:
     calls = np.array(turns)
     p50, p90, p99 = np.percentile(calls, (50, 90, 99)).tolist()
     return SideTimes(
         latency=Latency(p50=p50, p90=p90, p99=p99, samples=calls.size),
         rounds=tuple(np.median(calls, axis=1).tolist()),
         peak_memory_bytes=peak if isinstance(peak, int) else None,
+        precision=precision,
     )

@@ -1,8 +1,8 @@
 """One side of a latency comparison: a process that holds one model and times calls when told to.
 
-It imports numpy and ONNX Runtime alone, and says on its standard output, one JSON value a line:
-``"ready"`` once the model is loaded and warm, the milliseconds of each timed call after every
-``go`` on its standard input, and its peak memory in bytes when the input ends.
+It imports numpy and the runtime alone, and says on its standard output, one JSON value a line: the
+precision that the runtime computes in once the model is loaded and warm, the milliseconds of each
+timed call after every ``go`` on its standard input, and its peak memory in bytes when that ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from worker.engine.measure.memory import peak_memory_bytes
-from worker.engine.measure.session import open_session
+from worker.engine.measure.opened import Settings, open_model
 
 FIRST_CALLS = 5
 WARM_CALLS = 2
@@ -23,21 +23,22 @@ TIMED_CALLS = 3
 
 
 def main() -> None:
-    """Serve turns until the standard input ends; arguments: model, npz of its inputs, threads."""
-    model, inputs, threads = sys.argv[1:]
-    session = open_session(Path(model), int(threads))
+    """Serve turns until the standard input ends; arguments: model, npz of its inputs, settings."""
+    model, inputs, settings = sys.argv[1:]
     with np.load(inputs, allow_pickle=False) as stored:
-        feed = {name: stored[name] for name in stored.files}
+        arrays = [stored[name] for name in stored.files]
+    shapes = [array.shape for array in arrays]
+    network = open_model(Path(model), Settings.from_json(settings), shapes)
     for _ in range(FIRST_CALLS):
-        session.run(None, feed)
-    _say("ready")
+        network.run(arrays)
+    _say(network.precision)
     for _ in sys.stdin:
         for _ in range(WARM_CALLS):
-            session.run(None, feed)
+            network.run(arrays)
         times = []
         for _ in range(TIMED_CALLS):
             start = time.perf_counter()
-            session.run(None, feed)
+            network.run(arrays)
             times.append((time.perf_counter() - start) * 1e3)
         _say(times)
     _say(peak_memory_bytes())

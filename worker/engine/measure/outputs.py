@@ -11,32 +11,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.engine.load.dataset import Dataset
-from worker.engine.measure.session import open_session
+from worker.engine.measure.opened import Settings, open_model
 
 Floats = NDArray[np.floating]
 
 BATCH = 64
 
 
-def dataset_outputs(path: Path, dataset: Dataset, threads: int, batch: int = BATCH) -> Floats:
-    """Return the first output of an ONNX file for every sample: (samples, …)."""
-    return np.concatenate(list(stream_outputs(path, dataset, threads, batch)))
+def dataset_outputs(path: Path, dataset: Dataset, settings: Settings, batch: int = BATCH) -> Floats:
+    """Return the first output of a model file for every sample: (samples, …)."""
+    return np.concatenate(list(stream_outputs(path, dataset, settings, batch)))
 
 
 def stream_outputs(
-    path: Path, dataset: Dataset, threads: int, batch: int = BATCH
+    path: Path, dataset: Dataset, settings: Settings, batch: int = BATCH
 ) -> Iterator[Floats]:
-    """Yield the first output of an ONNX file, batch by batch: (at most `batch`, …).
+    """Yield the first output of a model file, batch by batch: (at most `batch`, …).
 
     Args:
         path: a model with a dynamic first dimension.
         dataset: its inputs, in the order of the model's.
-        threads: computing threads of one call.
+        settings: of the runtime that opens it.
         batch: samples in one call.
     """
-    session = open_session(path, threads)
+    network = open_model(path, settings)
     for inputs, _ in dataset.batches(batch):
-        yield run_session(session, inputs)[0]  # type: ignore[misc]  # logits are floats
+        yield network.run([tensor.numpy() for tensor in inputs])[0]
 
 
 def run_session(

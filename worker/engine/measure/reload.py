@@ -2,14 +2,14 @@
 
 The fresh process runs the very ``load.py`` that travels with the artifacts. Its outputs are held
 against those of the same file in this process (ONNX, IR), or of the graph itself (pt2). Same
-runtime, same thread count: all that may differ is the order of float sums, hence the tolerance of 1e-3 of
-the largest output.
+runtime, same thread count: all that may differ is the order of float sums, hence the tolerance of
+1e-3 of the largest output.
 
-ONNX and IR are held against the torch graph as well. There a float model may differ by as much, but integer
-kernels round ties otherwise than torch does, and one step in an early layer moves later ones: an
-int8 file passes while the error stays below half the norm of the outputs, far above rounding and
-far below what a misplaced scale, layer or axis does. Runtimes round 16-bit floats in other places
-than torch does (or not at all), by some multiples of the type's precision.
+ONNX and IR are held against the torch graph as well. There a float model may differ by as much, but
+integer kernels round ties otherwise than torch does, and one step in an early layer moves later
+ones: an int8 file passes while the error stays below half the norm of the outputs, far above
+rounding and far below what a misplaced scale, layer or axis does. Runtimes round 16-bit floats in
+other places than torch does (or not at all), by some multiples of the type's precision.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from planish.contract.wire import WEIGHTS_BESIDE
 from worker.engine.model import Model
+from worker.engine.quantize.packed import PackedLayer
 
 _INTEGER_PARAMETERS = (".weight", ".bias")
 _INTEGER_TYPES = (torch.int8, torch.int32)
@@ -23,16 +25,24 @@ class ParameterCount:
 
 
 def file_bytes(path: Path) -> int:
-    """Return the size of a file in bytes."""
-    return path.stat().st_size
+    """Return the size of a model file in bytes, with that of weights that lie beside it."""
+    return sum(part.stat().st_size for part in parts_of(path))
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """Return a model file and what belongs to it: an `.xml` has its weights in a `.bin`."""
+    beside = WEIGHTS_BESIDE.get(path.suffix)
+    return (path,) if beside is None else (path, path.with_suffix(beside))
 
 
 def count_parameters(model: Model) -> ParameterCount:
     """Count weights and biases, float or int8: shared ones once, scales and statistics never."""
     tensors = _learnt(model)
+    packed = [layer.count() for layer in _packed(model)]
     return ParameterCount(
-        total=sum(tensor.numel() for tensor in tensors),
-        nonzero=sum(int(tensor.count_nonzero()) for tensor in tensors),
+        total=sum(tensor.numel() for tensor in tensors) + sum(total for total, _ in packed),
+        nonzero=sum(int(tensor.count_nonzero()) for tensor in tensors)
+        + sum(nonzero for _, nonzero in packed),
     )
 
 
@@ -40,6 +50,12 @@ def weight_bytes(model: Model) -> int:
     """Return the bytes of all weights and buffers in memory, shared ones once."""
     tensors = {id(tensor): tensor for tensor in model.module.state_dict(keep_vars=True).values()}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _packed(model: Model) -> list[PackedLayer]:
+    """Return the layers whose weight is packed, one of those that share it."""
+    layers = [layer for layer in model.module.modules() if isinstance(layer, PackedLayer)]
+    return list({id(layer.weight): layer for layer in layers}.values())
 
 
 def _learnt(model: Model) -> list[Tensor]:

@@ -112,6 +112,7 @@ def _measures(side: Side, metric: Metric, target: Target) -> Measures:
         latency_ms=side.times.latency,
         peak_memory_bytes=side.times.peak_memory_bytes,
         runtime=target.runtime,
+        precision=side.times.precision,
         threads=target.threads,
         batch_size=target.batch_size,
     )

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from planish.contract.job import Artifact, Result, Summary
 from planish.contract.report import Report
-from planish.contract.spec import Output
+from planish.contract.spec import FORMATS, Output
 from planish.contract.wire import media_type_of
 
-MODEL_FILES: dict[Output, str] = {"onnx": "model.onnx", "pt2": "model.pt2"}
+MODEL_FILES: dict[Output, str] = {
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "pt2": "model.pt2",
+}
+
+
+def main_output(outputs: Iterable[Output], runtime: str) -> Output:
+    """Return the format that stands for the job: the target runtime's where it was asked for."""
+    asked = tuple(outputs)
+    own = FORMATS[runtime]
+    return own if own in asked else next(name for name in MODEL_FILES if name in asked)
 
 
 def result_of(report: Report, out_dir: Path, job_id: str) -> Result:
@@ -22,7 +34,8 @@ def result_of(report: Report, out_dir: Path, job_id: str) -> Result:
         job_id: used in the links.
     """
     names = sorted(path.name for path in out_dir.iterdir() if path.is_file())
-    model = next(name for name in MODEL_FILES.values() if name in names)
+    made = [output for output, name in MODEL_FILES.items() if name in names]
+    model = MODEL_FILES[main_output(made, report.optimized.runtime)]
     return Result(
         model=model,
         artifacts=tuple(_artifact(out_dir / name, job_id) for name in names),

@@ -1,8 +1,9 @@
 """Load and run this model: `python load.py`, or `from load import load`.
 
-A `.onnx` file needs numpy and onnxruntime; a `.pt2` file needs numpy and torch.
+A `.onnx` file needs numpy and onnxruntime, an `.xml` file (with its `.bin`) numpy and openvino, a
+`.pt2` file numpy and torch.
 
-    python load.py                           one batch of noise through model.onnx (or model.pt2)
+    python load.py                           one batch of noise through the model beside this script
     python load.py --inputs in.npz --outputs out.npz      your arrays, one for each input name
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-MODELS = ("model.onnx", "model.pt2")
+MODELS = {"model.onnx": "onnxruntime", "model.xml": "openvino", "model.pt2": "torch"}
+PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 class Input(NamedTuple):
@@ -30,14 +32,24 @@ class Input(NamedTuple):
 
 
 class Network:
-    """A loaded model: call it with one array for each input; it returns its outputs by name."""
+    """A loaded model: call it with one array for each input; it returns its outputs by name.
+
+    Attributes:
+        inputs: what it takes.
+        run: the same call with arrays in the order of `inputs`, and a list of outputs.
+        precision: the type that the runtime computes in where the file does not say integers.
+    """
 
     def __init__(
-        self, inputs: tuple[Input, ...], run: Callable[[list[Array]], list[Array]]
+        self,
+        inputs: Sequence[Input],
+        run: Callable[[list[Array]], list[Array]],
+        precision: str = "float32",
     ) -> None:
         """Keep what `load` found."""
-        self.inputs = inputs
-        self._run = run
+        self.inputs = tuple(inputs)
+        self.run = run
+        self.precision = precision
 
     def __call__(self, **arrays: Array) -> dict[str, Array]:
         """Run the model on a batch.
@@ -45,7 +57,7 @@ class Network:
         Raises:
             KeyError: an input is missing.
         """
-        outputs = self._run([np.asarray(arrays[i.name], i.dtype) for i in self.inputs])
+        outputs = self.run([np.asarray(arrays[i.name], i.dtype) for i in self.inputs])
         return {f"output_{n}" if n else "output": value for n, value in enumerate(outputs)}
 
     def example(self, batch: int = 1) -> dict[str, Array]:
@@ -59,34 +71,61 @@ class Network:
         return arrays
 
 
-def load(path: str | Path | None = None, threads: int | None = None) -> Network:
+def load(
+    path: str | Path | None = None,
+    threads: int | None = None,
+    *,
+    runtime: str | None = None,
+    device: str = "cpu",
+    shapes: Sequence[Sequence[int]] | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Network:
     """Open a model file; without a path, the one that lies beside this script.
 
     Args:
-        path: a `.onnx` or `.pt2` file.
+        path: a `.onnx`, `.xml` or `.pt2` file.
         threads: computing threads; None leaves it to the runtime.
+        runtime: ``onnxruntime``, ``openvino`` (opens `.onnx` too) or ``torch``; None for the one
+            that the file's ending names.
+        device: ``cpu``, or for torch ``cuda``: arrays are then copied there and back in every call.
+        shapes: of the inputs in every call from now on; openvino is faster for knowing them.
+        options: further settings of the runtime by its own names; an empty text leaves one to it.
     """
     file = Path(path) if path is not None else _beside()
-    return _load_pt2(file, threads) if file.suffix == ".pt2" else _load_onnx(file, threads)
+    runtime = runtime or MODELS.get(f"model{file.suffix}", "onnxruntime")
+    if runtime == "torch":
+        return _open_torch(file, threads, device)
+    if runtime == "openvino":
+        return _open_openvino(file, threads, shapes, options or {})
+    return _open_onnxruntime(file, threads, options or {})
 
 
 def _beside() -> Path:
     folder = Path(__file__).resolve().parent
     found = [folder / name for name in MODELS if (folder / name).is_file()]
     if not found:
-        raise FileNotFoundError(f"neither {' nor '.join(MODELS)} lies beside {Path(__file__).name}")
+        raise FileNotFoundError(f"none of {', '.join(MODELS)} lies beside {Path(__file__).name}")
     return found[0]
 
 
-def _load_onnx(path: Path, threads: int | None) -> Network:
+def _open_onnxruntime(path: Path, threads: int | None, options: Mapping[str, str]) -> Network:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    session_options = onnxruntime.SessionOptions()
+    session_options.log_severity_level = 3
+    session_options.inter_op_num_threads = 1
     if threads is not None:
-        options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    inputs = tuple(Input(i.name, tuple(i.shape), _numpy_type(i.type)) for i in session.get_inputs())
+        session_options.intra_op_num_threads = threads
+    for name, value in options.items():
+        if name == "graph_optimization_level":
+            level = getattr(onnxruntime.GraphOptimizationLevel, value)
+            session_options.graph_optimization_level = level
+        else:
+            session_options.add_session_config_entry(name, value)
+    session = onnxruntime.InferenceSession(
+        str(path), session_options, providers=["CPUExecutionProvider"]
+    )
+    inputs = [Input(i.name, tuple(i.shape), _numpy_type(i.type)) for i in session.get_inputs()]
     names = [i.name for i in inputs]
 
     def run(arrays: list[Array]) -> list[Array]:
@@ -101,7 +140,47 @@ def _numpy_type(onnx_type: str) -> str:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
-def _load_pt2(path: Path, threads: int | None) -> Network:
+def _open_openvino(
+    path: Path,
+    threads: int | None,
+    shapes: Sequence[Sequence[int]] | None,
+    options: Mapping[str, str],
+) -> Network:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(str(path))
+    inputs = [
+        Input(
+            port.get_any_name(),
+            tuple(str(size) if size.is_dynamic else len(size) for size in port.partial_shape),
+            np.dtype(port.get_element_type().to_dtype()).name,
+        )
+        for port in model.inputs
+    ]
+    if shapes is not None:
+        model.reshape({port: list(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
+    # Without a hint openvino computes in bfloat16 wherever the processor can.
+    noted = model.has_rt_info(["planish", "precision"])
+    hint = str(model.get_rt_info(["planish", "precision"]).value) if noted else "f32"
+    settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", **options}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    chosen = {name: value for name, value in settings.items() if value}
+    compiled = core.compile_model(model, "CPU", chosen)
+    request = compiled.create_infer_request()
+    count = len(compiled.outputs)
+
+    def run(arrays: list[Array]) -> list[Array]:
+        ready = [np.ascontiguousarray(array) for array in arrays]
+        results = request.infer(ready, share_inputs=True, share_outputs=True)
+        return [np.array(results[index]) for index in range(count)]
+
+    kind = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    return Network(inputs, run, PRECISIONS.get(kind, kind))
+
+
+def _open_torch(path: Path, threads: int | None, device: str) -> Network:
     import torch
     from torch.ao.quantization.fx import _decomposed  # noqa: F401  # registers the q/dq operators
     from torch.utils import _pytree as pytree
@@ -109,19 +188,23 @@ def _load_pt2(path: Path, threads: int | None) -> Network:
     if threads is not None:
         torch.set_num_threads(threads)
     program = torch.export.load(path)
-    module = program.module()
     values: Mapping[str, Any] = {
         node.name: node.meta["val"]
         for node in program.graph_module.graph.nodes
         if node.op == "placeholder"
     }
     names = [str(name) for name in program.graph_signature.user_inputs]
-    inputs = tuple(Input(n, _sizes(values[n]), str(values[n].dtype)[6:]) for n in names)
+    inputs = [Input(n, _sizes(values[n]), str(values[n].dtype)[6:]) for n in names]
+    if device != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    module = program.module()
 
     def run(arrays: list[Array]) -> list[Array]:
-        tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-        with torch.no_grad():
-            return [value.numpy() for value in pytree.tree_leaves(module(*tensors))]
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
+        with torch.inference_mode():
+            return [value.cpu().numpy() for value in pytree.tree_leaves(module(*tensors))]
 
     return Network(inputs, run)
 
@@ -134,21 +217,23 @@ def main() -> None:
     """Run one batch and say what went in and came out."""
     parser = argparse.ArgumentParser(description="Load the model and run one batch.")
     parser.add_argument(
-        "model", nargs="?", help="a .onnx or .pt2 file; default: beside this script"
+        "model", nargs="?", help="a .onnx, .xml or .pt2 file; default: beside this script"
     )
+    parser.add_argument("--runtime", help="onnxruntime, openvino or torch; default: by the file")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for torch")
     parser.add_argument("--inputs", help="an .npz file with one array for each input")
     parser.add_argument("--outputs", help="an .npz file to write the outputs to")
     parser.add_argument("--batch", type=int, default=1, help="size of the batch of noise")
     parser.add_argument("--threads", type=int, help="computing threads")
-    options = parser.parse_args()
-    network = load(options.model, options.threads)
-    arrays = network.example(options.batch)
-    if options.inputs:
-        with np.load(options.inputs, allow_pickle=False) as stored:
+    chosen = parser.parse_args()
+    network = load(chosen.model, chosen.threads, runtime=chosen.runtime, device=chosen.device)
+    arrays = network.example(chosen.batch)
+    if chosen.inputs:
+        with np.load(chosen.inputs, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     outputs = network(**arrays)
-    if options.outputs:
-        np.savez(options.outputs, **outputs)  # type: ignore[arg-type]  # the stub mixes up a keyword
+    if chosen.outputs:
+        np.savez(chosen.outputs, **outputs)  # type: ignore[arg-type]  # the stub mixes up a keyword
     for kind, values in (("input", arrays), ("output", outputs)):
         for name, value in values.items():
             sys.stdout.write(f"{kind} {name}: {value.dtype}{list(value.shape)}\n")
