@@ -130,7 +130,7 @@ def name_of(module: fx.GraphModule, loss: Loss, run: Run, processes: int) -> str
         "device": run.device.type,
         "processes": processes,
         "torch": torch.__version__,
-        "graph": module.code,
+        "graph": f"{module.code}{module!r}",
     }
     digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
     for name, value in module.state_dict().items():
