@@ -56,6 +56,8 @@ def float_by_mistake(model: Model, float_layers: Sequence[str]) -> tuple[str, ..
         model: the optimized model.
         float_layers: names in the runtime's graph; a layer called twice has a suffix ``:2``.
     """
+    if model.quantization is not None and model.quantization.params.mode == "weight_only":
+        return ()  # by intent
     quantized = {layer.name for layer in _integers(model)}
     found = (name.partition(":")[0] for name in float_layers)
     return tuple(dict.fromkeys(name for name in found if name in quantized))

@@ -9,7 +9,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather"}
+_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", "Gather"}
 _UNSHARED = {"DequantizeLinear", "Transpose"}
 _CARRIERS = {"DequantizeLinear", "Transpose", "Reshape", "Identity"}
 

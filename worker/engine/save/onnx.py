@@ -15,6 +15,7 @@ from onnx import ModelProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from worker.engine.model import Model, Quantization
+from worker.engine.quantize.packed import with_runtime_operators
 from worker.engine.save.bfloat16 import store_in_bfloat16, widened
 from worker.engine.save.compact import compact, input_symbols, rename_dimensions
 from worker.engine.save.program import export_program, quiet
@@ -32,7 +33,7 @@ def save_onnx(model: Model, path: Path) -> None:
     `quantize_dynamic`: int8 weights, matrix products only (convolutions would become slower).
 
     Args:
-        model: float, static int8 (q/dq pairs in its graph) or dynamic int8.
+        model: float, static int8 (q/dq pairs in its graph), dynamic int8 or of packed weights.
         path: the file to write; its folder exists. At most 2 GB, the limit of one ONNX file.
     """
     half = model.precision is torch.bfloat16
@@ -47,7 +48,7 @@ def save_onnx(model: Model, path: Path) -> None:
 
 
 def _export(model: Model) -> ModelProto:
-    program = export_program(model)
+    program = export_program(with_runtime_operators(model))
     count = len(program.graph_signature.user_outputs)
     with exporter_silenced():
         exported = torch.onnx.export(
