@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from planish.contract.errors import InvalidRecipe, MissingPart, UnsatisfiableResources
+from planish.contract.passes.distill import CLASSES
 from planish.contract.problem import FieldError
 from planish.contract.recipe import Distill, Need, Params, Quantize, Retrain, Stage, op_of
 from planish.contract.spec import Spec
@@ -25,6 +26,7 @@ def check_recipe(spec: Spec, *, has_data: bool, has_targets: bool) -> None:
     errors = [
         *_order(recipe),
         *_needs(spec, recipe, has_data, has_targets),
+        *_tasks(spec, recipe),
         *_outputs(spec, recipe),
     ]
     if errors:
@@ -104,6 +106,19 @@ def _needs(
         if missing is not None:
             errors.append(FieldError(pointer=f"/recipe/{index}", detail=missing))
     return errors
+
+
+def _tasks(spec: Spec, recipe: tuple[Params, ...]) -> Iterator[FieldError]:
+    """Yield what compares classes where the outputs are values."""
+    for index, step in enumerate(recipe):
+        values = spec.data.task in ("regression", "embedding")
+        if values and isinstance(step, Distill) and step.method in CLASSES:
+            detail = (
+                f"{step.method} compares probabilities of classes, and the outputs of "
+                f'{spec.data.task} are values; set method to "mse_logits", "hint" or '
+                '"attention_relation"'
+            )
+            yield FieldError(pointer=f"/recipe/{index}/method", detail=detail)
 
 
 def _outputs(spec: Spec, recipe: tuple[Params, ...]) -> list[FieldError]:

@@ -12,6 +12,10 @@ from planish.contract.passes.train import Spread, Train
 
 LayerName = Annotated[str, Field(min_length=1, max_length=300)]
 FEATURES = ("hint", "attention_relation")
+"""Methods that look into the layers of both networks."""
+
+CLASSES = ("kd", "dkd", "dist")
+"""Methods that compare probabilities of classes alone."""
 
 
 class Distill(Spread):
@@ -79,4 +83,9 @@ class Distill(Spread):
             raise ValueError('layer_map is for method "hint"')
         if self.beta is not None and self.method not in ("dkd", "dist"):
             raise ValueError('beta is for the methods "dkd" and "dist"')
+        if self.method in FEATURES and self.strategy == "data_parallel":
+            raise ValueError(
+                f'{self.method} looks into the layers, which "data_parallel" copies to each GPU; '
+                'set strategy to "ddp" or "single"'
+            )
         return self

@@ -77,15 +77,7 @@ def _check_outputs(model: Model, params: Distill, ctx: Context) -> None:
             f"the teacher's output is {tuple(teacher[1:])} per sample and the model's "
             f"{tuple(student[1:])}; distillation needs equal shapes",
         )
-    task, classes = ctx.spec.data.task, student[-1]
-    if task in VALUES and params.method in ("kd", "dkd", "dist"):
-        _refuse(
-            ctx,
-            "method",
-            f"{params.method} compares probabilities of classes, and the outputs of {task} are "
-            'values; set method to "mse_logits", "hint" or "attention_relation"',
-        )
-    if task not in VALUES and params.method != "mse_logits" and classes < 2:
+    if ctx.spec.data.task not in VALUES and params.method != "mse_logits" and student[-1] < 2:
         _refuse(ctx, "method", 'one output is no choice of classes; set method to "mse_logits"')
 
 
