@@ -33,7 +33,6 @@ PASSES: tuple[Params, ...] = (
 REFUSED = {
     ("two_inputs", "prune"),  # every layer feeds an output
     ("in_place", "prune"),
-    ("tied", "prune"),
     ("tied", "retrain"),  # one output row per token, labels per sample
 }
 CASES = [(net, params) for net in NETS for params in PASSES if (net, params.op) not in REFUSED]

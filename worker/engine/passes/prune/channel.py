@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
-import torch_pruning as tp
 from pydantic import JsonValue
 from torch import fx, nn
 
-from planish.contract.errors import InternalError, NothingChanged
+from planish.contract.errors import NothingChanged
 from planish.contract.problem import FieldError
 from planish.contract.recipe import Prune
 from planish.contract.report import LayerChanged, LayerSkipped
 from worker.engine.measure.macs import count_macs
 from worker.engine.model import Model
-from worker.engine.passes.attention import find_heads
 from worker.engine.passes.layers import (
     in_channels,
     matching_layers,
@@ -26,12 +24,28 @@ from worker.engine.passes.layers import (
 )
 from worker.engine.passes.protocol import Context, Outcome
 from worker.engine.passes.prune.alignment import preferred_multiple
-from worker.engine.passes.prune.channel_groups import ChannelGraph, Importance, Refused
-from worker.engine.passes.prune.selection import Choice, choose
-from worker.engine.passes.prune.shape_repair import record_shapes
+from worker.engine.passes.prune.channel_amount import find_amount
+from worker.engine.passes.prune.channel_cut import Cut
+from worker.engine.passes.prune.channel_flow import trace_flow
+from worker.engine.passes.prune.channel_groups import TIED, find_groups
+from worker.engine.passes.prune.channel_rules import IS_OUTPUT
+from worker.engine.passes.prune.channel_scores import rank, weight_scores
+from worker.engine.passes.prune.recalibrate import recalibrate
+from worker.engine.passes.prune.selection import Choice
 
 Reasons = dict[str, str]
 Widths = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What was cut: choices, why other layers stay, remarks on some, and the search's facts."""
+
+    model: Model
+    choices: list[Choice]
+    reasons: Reasons
+    notes: Reasons
+    facts: dict[str, JsonValue]
 
 
 def run(model: Model, params: Prune, ctx: Context) -> Outcome:
@@ -39,142 +53,72 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
 
     Args:
         model: a float model; left as it is.
-        params: what share of the channels goes, and how they are ranked.
-        ctx: gives the target and the seed.
+        params: how many channels go, and how they are ranked.
+        ctx: gives the target, the data and the seed.
 
     Raises:
-        InvalidRecipe: an `ignore` pattern matches no layer, or the graph cannot be traced.
+        InvalidRecipe: an `ignore` pattern matches no layer, or data that the ranking needs is
+            missing.
         NothingChanged: not one channel could go; the text says why for each kind of reason.
     """
     round_to = params.round_to or preferred_multiple(ctx.spec.target)
-    reasons = _untouchable(model, params, ctx)
+    done = _cut(model, params, round_to, ctx)
+    outcome = _outcome(model, done, params, round_to, ctx)
+    if params.recalibrate and ctx.splits is not None:
+        samples = min(params.samples, len(ctx.splits.calibration))
+        if recalibrate(outcome.model, ctx.splits.calibration, samples, ctx.device):
+            outcome.facts["recalibrated_on"] = samples
+    return outcome
+
+
+def _cut(model: Model, params: Prune, round_to: int, ctx: Context) -> _Done:
+    """Choose and cut; groups for which the proof fails stay, and the choice is made anew."""
+    cut = Cut(model, trace_flow(model.module, model.example(seed=ctx.seed)), ctx.seed)
+    kept = _untouchable(model, params, ctx)
+    scores = weight_scores(model, params, ctx)
     while True:
-        try:
-            pruned, choices = _attempt(model.clone(), params, round_to, reasons, ctx)
-        except Refused as refused:
-            if reasons.keys() >= set(refused.layers):
-                raise InternalError(
-                    f"pruning failed on layers that it left alone: {refused.why}"
-                ) from refused
-            reasons |= dict.fromkeys(refused.layers, refused.why)
-            continue
-        return _outcome(
-            model, pruned, params, round_to, {**reasons, **_kept(choices)}, choices, ctx
-        )
+        groups, reasons = find_groups(cut.flow, kept)
+        ranked, notes = rank(groups, model, cut.flow, params, scores, ctx.seed)
+        broken = cut.probe(ranked) if params.sparsity is None else {}
+        if not broken:
+            choices, facts = find_amount(cut, ranked, params, round_to, ctx)
+            broken = cut.broken(choices)
+        if not broken:
+            return _Done(cut.thinned(choices), choices, reasons, notes, facts)
+        kept |= broken
 
 
 def _untouchable(model: Model, params: Prune, ctx: Context) -> Reasons:
     """Return the layers that must keep their channels whatever their weights are."""
-    module = model.module
     pointer = f"/recipe/{ctx.step - 1}/ignore"
-    heads = find_heads(module, record_shapes(module, model.example()))
-    reasons = dict.fromkeys(heads.fused, "its attention heads cannot be told apart")
-    reasons |= _shared(module)
-    reasons |= dict.fromkeys(output_layers(module), "its channels are the model's output")
-    ignored = matching_layers(module, params.ignore, pointer)
+    reasons = dict.fromkeys(output_layers(model.module), IS_OUTPUT)
+    ignored = matching_layers(model.module, params.ignore, pointer)
     return reasons | dict.fromkeys(ignored, "named in ignore")
 
 
-def _shared(module: fx.GraphModule) -> Reasons:
-    """Return layers that share a weight: thinning them one by one would tear them apart."""
-    owners = defaultdict(list)
-    for name, layer in weighted_layers(module).items():
-        owners[id(layer.weight)].append(name)
-    return {
-        name: f"shares its weight with {', '.join(n for n in names if n != name)}"
-        for names in owners.values()
-        if len(names) > 1
-        for name in names
-    }
-
-
-def _attempt(
-    work: Model, params: Prune, round_to: int, reasons: Reasons, ctx: Context
-) -> tuple[Model, list[Choice]]:
-    """Cut everything that may be cut; `work` is used up.
-
-    Raises:
-        Refused: layers that have to be left alone; try again without them.
-    """
-    module, example = work.module, work.example(seed=ctx.seed)
-    trainable = {name: p.requires_grad for name, p in module.named_parameters()}
-    for parameter in module.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    heads = find_heads(module, record_shapes(module, example)).counts
-    graph = ChannelGraph(module, example, heads)
-    groups = graph.groups(list(reasons), _importance(params, ctx.seed))
-    choices = choose(groups, params.sparsity or 0.0, params.scope, round_to)
-    for done, choice in enumerate(choices):
-        if choice.removed:
-            graph.cut(choice.group, choice.removed)
-        ctx.progress.update((done + 1) / len(choices), f"pruned {choice.group.producers[0]}")
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(trainable[name])
-        parameter.grad = None
-    _check_runs(work, choices)
-    return work, choices
-
-
-def _importance(params: Prune, seed: int) -> Importance:
-    if params.method == "magnitude":
-        return tp.importance.GroupMagnitudeImportance(p=2)  # type: ignore[no-any-return]
-    generator = torch.Generator().manual_seed(seed)
-    return lambda group: torch.rand(len(group[0][1]), generator=generator)
-
-
-def _check_runs(work: Model, choices: list[Choice]) -> None:
-    """Run another batch size than the one that shapes were repaired with.
-
-    Raises:
-        Refused: a size was baked in; names every thinned layer, since any of them may be the cause.
-    """
-    try:
-        with torch.no_grad():
-            work.module(*work.example(batch=3))
-    except RuntimeError as error:
-        thinned = tuple(n for c in choices if c.removed for n in c.group.producers)
-        why = "without its channels the graph runs at one batch size only"
-        raise Refused(thinned, why) from error
-
-
-def _kept(choices: list[Choice]) -> Reasons:
-    return {
-        name: choice.note
-        for choice in choices
-        if not choice.removed
-        for name in choice.group.producers
-    }
-
-
-def _outcome(
-    before: Model,
-    after: Model,
-    params: Prune,
-    round_to: int,
-    reasons: Reasons,
-    choices: list[Choice],
-    ctx: Context,
-) -> Outcome:
-    notes = {name: c.note for c in choices if c.removed for name in c.group.producers}
-    widths = _widths(before.module, after.module, out_channels)
-    reads = _widths(before.module, after.module, in_channels)
+def _outcome(before: Model, done: _Done, params: Prune, round_to: int, ctx: Context) -> Outcome:
+    reasons = done.reasons | {name: note for c in done.choices for name, note in c.notes.items()}
+    widths = _widths(before.module, done.model.module, out_channels)
+    reads = _widths(before.module, done.model.module, in_channels)
     skipped = tuple(
-        LayerSkipped(
-            name=name,
-            why=reasons.get(name, "its channels are tied to those of a layer that keeps them"),
-        )
+        LayerSkipped(name=name, why=reasons.get(name) or TIED)
         for name, (old, new) in widths.items()
         if old == new
     )
-    if not notes:
+    if len(skipped) == len(widths):
         raise _nothing_changed(skipped, params, round_to, ctx)
     layers = tuple(
-        LayerChanged(name=name, what=_what(widths[name], reads[name], notes.get(name, "")))
+        LayerChanged(name=name, what=_what(widths[name], reads[name], _remark(done, name)))
         for name in widths
         if widths[name][0] != widths[name][1] or reads[name][0] != reads[name][1]
     )
-    facts = _facts(before, after, params, round_to, widths)
-    return Outcome(model=after, changed=True, layers=layers, skipped=skipped, facts=facts)
+    facts = {**_facts(before, done.model, params, round_to, widths), **done.facts}
+    return Outcome(model=done.model, changed=True, layers=layers, skipped=skipped, facts=facts)
+
+
+def _remark(done: _Done, name: str) -> str:
+    said = next((c.notes[name] for c in done.choices if name in c.notes), "")
+    return "; ".join(text for text in (said, done.notes.get(name, "")) if text)
 
 
 def _widths(
@@ -225,12 +169,14 @@ def _nothing_changed(
         f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {why}"
         for why, names in by_reason.items()
     ]
-    detail = f"prune would remove no channel at sparsity {params.sparsity}. " + "; ".join(
+    amounts = ((n, getattr(params, n)) for n in ("sparsity", "target_macs", "target_latency"))
+    amount = next(f"{name} {value}" for name, value in amounts if value is not None)
+    detail = f"prune would remove no channel at {amount}. " + "; ".join(
         said or ["the model has no layer with channels"]
     )
     if any("rounding" in why or "round_to" in why for why in by_reason):
         detail += (
-            f". Raise sparsity, or set round_to below {round_to}: channels that are no multiple of "
+            f". Prune more, or set round_to below {round_to}: channels that are no multiple of "
             f"{preferred_multiple(ctx.spec.target)} make the file smaller, though hardly faster"
         )
     pointer = f"/recipe/{ctx.step - 1}"
