@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
-from planish.contract.job import Job, JobStatus
+from planish.contract.job import EventType, Job, JobStatus
 from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE, TASK_NAME
 from planish.store.connection import broker_url
 from tests.conftest import ROOT
@@ -225,6 +225,28 @@ def test_killed_children_are_tried_again_three_times_at_most(fleet: Fleet) -> No
     assert job.error is not None
     assert job.error.code == "worker_lost"
     assert job.attempt == 3
+
+
+def test_training_goes_on_from_its_checkpoint_when_the_child_was_killed(fleet: Fleet) -> None:
+    job_id = fleet.submit(LONG)
+    checkpoints = fleet.house.files.folder(job_id) / "checkpoints"
+
+    def epochs() -> list[int]:
+        events = fleet.house.ledger.events(job_id)
+        return [int(str(e.data["epoch"])) for e in events if e.type == EventType.EPOCH]
+
+    wait_for(lambda: len(epochs()) >= 3 and any(checkpoints.glob("*.safetensors")), JOB_SECONDS)
+    fleet.child(job_id).kill()
+    wait_for(lambda: fleet.job(job_id).attempt == 2, 30)
+    before = len(epochs())
+    wait_for(lambda: len(epochs()) >= before + 3, 60)
+    log = fleet.house.files.log(job_id)
+    assert log is not None
+    assert "distill goes on from its checkpoint at epoch" in log.read_text()
+    assert epochs()[before] > 2  # it did not start over
+    fleet.house.ledger.request_cancel(job_id)
+    assert fleet.finish(job_id).status is JobStatus.CANCELLED
+    assert not checkpoints.exists()
 
 
 @pytest.mark.parametrize("victim", ["pool process", "celery process"])
