@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from torch import nn
 
 from planish.contract.errors import NothingChanged
 from planish.contract.recipe import Quantize
-from tests.engine.passes.models import canonical, context, zoo_model
+from tests.engine.passes.models import canonical, context, noise_splits, zoo_model
 from tests.zoo import seeded
 from worker.engine.measure.outputs import run_session
 from worker.engine.measure.runtime_graph import read_runtime_graph
@@ -33,28 +34,72 @@ def test_linear_layers_become_integer_products(tmp_path: Path) -> None:
     outcome = run(model.clone())
     save_onnx(outcome.model, tmp_path / "int8.onnx")
     graph = read_runtime_graph(tmp_path / "int8.onnx")
-    assert graph.integer_layers == len(outcome.layers) == 7
+    tables = [layer.name for layer in outcome.layers if layer.name in ("embed", "positions")]
+    assert graph.integer_layers == len(outcome.layers) - len(tables) == 7
     assert graph.float_layers == ()
+    assert outcome.facts["float_products"] == 1  # attention multiplies what is computed
     inputs = model.example(4)
     got = run_session(open_session(tmp_path / "int8.onnx", 1), inputs)[0]
     want = model.module(*inputs).detach().numpy()
     assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
-def test_the_scales_in_the_facts_are_those_of_the_file(granularity: str, tmp_path: Path) -> None:
-    params = Quantize(mode="dynamic", granularity=granularity)
-    outcome = run(zoo_model("mlp"), params)
+def test_the_integers_in_the_facts_are_those_of_the_file(
+    granularity: str, dtype: str, tmp_path: Path
+) -> None:
+    params = Quantize(mode="dynamic", granularity=granularity, dtype=dtype)
+    model = zoo_model("mlp")
+    outcome = run(model, params)
     save_onnx(outcome.model, tmp_path / "int8.onnx")
     constants = onnx.load(tmp_path / "int8.onnx").graph.initializer
-    stored = [numpy_helper.to_array(c).ravel() for c in constants if c.data_type == 1]
+    arrays = [numpy_helper.to_array(constant) for constant in constants]
+    floats = [array.ravel() for array in arrays if array.dtype == np.float32]
+    integers = [array for array in arrays if array.dtype == dtype]
     for layer in outcome.model.quantization.layers:
-        want = np.array(layer.scale, np.float32)
-        assert any(v.shape == want.shape and np.allclose(v, want, rtol=1e-5) for v in stored)
+        scale = np.array(layer.scale, np.float32)
+        zero = np.array(layer.zero_point)
+        assert any(v.shape == scale.shape and np.allclose(v, scale, rtol=1e-5) for v in floats)
+        weight = outcome.model.module.get_submodule(layer.name).weight.detach().numpy()
+        low, high = (-127, 127) if dtype == "int8" else (0, 255)
+        want = np.clip(np.round(weight / scale[:, None]) + zero[:, None], low, high)
+        near = [np.abs(v.T - want).max() for v in integers if v.T.shape == want.shape]
+        assert min(near) <= 1
+
+
+def test_tables_are_stored_in_integers_and_looked_up_as_they_are(tmp_path: Path) -> None:
+    model = zoo_model("tied")
+    outcome = run(model.clone())
+    table = model.module.get_submodule("embed").weight.detach()
+    packed = outcome.model.module.get_submodule("embed")
+    scale = table.abs().amax(1, keepdim=True) / 127
+    assert torch.equal(packed.dequantized(), torch.round(table / scale) * scale)
+    ids = torch.tensor([[3, 0, 19]])
+    assert torch.equal(packed(ids)[0], packed.dequantized()[ids[0]])
+    save_onnx(outcome.model, tmp_path / "int8.onnx")
+    inputs = model.example(3)
+    got = run_session(open_session(tmp_path / "int8.onnx", 1), inputs)[0]
+    want = model.module(*inputs).detach().numpy()
+    assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)
+
+
+def test_smoothquant_evens_out_what_the_products_read() -> None:
+    model = zoo_model("tiny_transformer")
+    with torch.no_grad():
+        model.module.get_submodule("block.norm2").weight[3] *= 50.0
+    params = Quantize(mode="dynamic", algorithm="smoothquant")
+    splits = noise_splits(model)
+    outcome = quantize.run(model.clone(), params, context(model, params, splits=splits))
+    before, after = outcome.facts["smoothed"]["block.up"]
+    assert after < before / 3
+    inputs = model.example(4)
+    want = model.module(*inputs)
+    assert (outcome.model.module(*inputs) - want).norm() < 0.02 * want.norm()
 
 
 def test_keep_float_holds_in_the_file(tmp_path: Path) -> None:
-    params = Quantize(mode="dynamic", keep_float=("block.*",))
+    params = Quantize(mode="dynamic", keep_float=("block.*", "embed", "positions"))
     outcome = run(zoo_model("tiny_transformer"), params)
     save_onnx(outcome.model, tmp_path / "int8.onnx")
     graph = read_runtime_graph(tmp_path / "int8.onnx")

@@ -22,6 +22,7 @@ from worker.engine.save.program import export_program, quiet
 
 # Opset 23 joins attention into one operator, whose products no quantizer sees.
 OPSET = 20
+_WEIGHT_TYPES = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
 _CHATTY = ("torch.onnx", "onnxscript", "onnx_ir", "onnxruntime.quantization")
 
 
@@ -85,7 +86,7 @@ def _dynamic_int8(proto: ModelProto, quantization: Quantization) -> ModelProto:
             out,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=quantization.params.granularity == "channel",
-            weight_type=QuantType.QInt8,
+            weight_type=_WEIGHT_TYPES[quantization.params.dtype],
             nodes_to_exclude=list(quantization.kept_float),
         )
         quantized = onnx.load(out)

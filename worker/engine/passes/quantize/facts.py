@@ -27,8 +27,8 @@ def scale_facts(layers: tuple[QuantizedLayer, ...]) -> dict[str, JsonValue]:
 
 def changed(name: str, params: Quantize, layer: QuantizedLayer | None = None) -> LayerChanged:
     """Say in words what became of a layer; without `layer`, what would."""
-    what = f"float32 → {params.dtype}"
-    if layer is not None and params.granularity == "channel":
+    what = f"float32 → {layer.dtype if layer is not None else params.dtype}"
+    if layer is not None and len(layer.scale) > 1:
         what += f", {len(layer.scale)} scales"
     elif layer is not None:
         what += f", scale {layer.scale[0]:.4g}"

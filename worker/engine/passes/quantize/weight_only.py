@@ -13,6 +13,7 @@ from planish.contract.report import LayerChanged, PassPlan
 from worker.engine.load.data import Dataset
 from worker.engine.model import Model, QuantizedLayer
 from worker.engine.passes.protocol import Context, Outcome
+from worker.engine.passes.quantize import fp8
 from worker.engine.passes.quantize.facts import scale_facts
 from worker.engine.passes.quantize.quantizable import select_quantizable
 from worker.engine.quantize.weight_only import quantize_weights
@@ -27,6 +28,8 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
         InvalidRecipe: a `keep_float` pattern matches no layer.
         NothingChanged: no layer can be quantized.
     """
+    if params.dtype == "fp8":
+        return fp8.run(model, params, context)
     selection = select_quantizable(model, params, context)
     notes = _notes(model, selection.chosen)
     samples = _samples(params, context)
@@ -54,6 +57,8 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
 
 def plan(model: Model, params: Quantize, context: Context) -> PassPlan:
     """Say which layers would be stored in integers."""
+    if params.dtype == "fp8":
+        return fp8.plan(model, params, context)
     selection = select_quantizable(model, params, context)
     return PassPlan(
         op=params.op,
