@@ -14,7 +14,7 @@ from worker.engine.quantize.walk import Site, walk
 
 _ROWS = 32
 _RATE = 0.02
-_LEAST, _MOST = 120, 600
+_LEAST, _MOST = 100, 400
 _WORK = 2e10  # multiply-accumulates
 _STRETCH, _SHIFT = 1.2, -0.1
 _PUSH = 0.05
@@ -37,7 +37,7 @@ def learn_rounding(prepared: Prepared, samples: Dataset, seed: int) -> tuple[Rou
     Each layer gets what the integer layers before it hand over, and learns to answer as the float
     one does behind its activation. A layer for which nearest rounding is better keeps it. Source:
     Nagel et al. 2020, arXiv:2004.10568, section 3; steps are bounded by the layer's work, between
-    120 and 600, where the paper takes 10,000.
+    100 and 400, where the paper takes 10,000.
 
     Args:
         prepared: its pairs are settled; weights change in place and lie on their grid afterwards.

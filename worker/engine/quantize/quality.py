@@ -50,20 +50,14 @@ class Judge:
         judge.wanted = self.wanted[: len(judge.samples)]
         return judge
 
-    def judge(self, graph: fx.GraphModule, without: frozenset[str] = frozenset()) -> Quality:
-        """Return the quality of a prepared graph with all pairs rounding but those named."""
-        pairs = {name: pair for name, pair in pairs_of(graph).items() if name not in without}
-        with rounding(pairs.values()):
-            return self._compare(self._outputs(graph))
+    def judge(self, graph: fx.GraphModule) -> Quality:
+        """Return the quality of a prepared graph with all its pairs rounding."""
+        return self.judge_only(graph, list(pairs_of(graph).values()))
 
     def judge_only(self, graph: fx.GraphModule, pairs: list[Pair]) -> Quality:
         """Return the quality of a prepared graph with only these pairs rounding."""
         with rounding(pairs):
             return self._compare(self._outputs(graph))
-
-    def judge_model(self, model: Model) -> Quality:
-        """Return the quality of a model that is finished."""
-        return self._compare(self._outputs(model.module))
 
     def _outputs(self, module: nn.Module) -> Tensor:
         with torch.no_grad():

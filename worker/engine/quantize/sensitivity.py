@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from worker.engine.quantize.nodes import source
+from worker.engine.passes.layers import layer_of
 from worker.engine.quantize.pairs import Pair
 from worker.engine.quantize.placement import tail
 from worker.engine.quantize.prepared import Prepared
@@ -64,23 +64,6 @@ def measure_harm(prepared: Prepared, judge: Judge) -> tuple[Harm, ...]:
     return tuple(sorted(harms, key=_worth, reverse=True))
 
 
-def layers_to_free(
-    prepared: Prepared, judge: Judge, harms: Sequence[Harm], wanted_db: float
-) -> tuple[str, ...]:
-    """Return the fewest first layers of `harms` whose return to float reaches `wanted_db`.
-
-    Judged by simulation, by bisection; all layers if even that does not reach it.
-    """
-    few = judge.few(2 * SAMPLES)
-    low, high = 1, len(harms)
-    while low < high:
-        middle = (low + high) // 2
-        free = {harm.layer for harm in harms[:middle]}
-        reached = few.judge(prepared.graph, _only_used_by(prepared, free)).sqnr_db >= wanted_db
-        low, high = (low, middle) if reached else (middle + 1, high)
-    return tuple(harm.layer for harm in harms[:low])
-
-
 def _worth(harm: Harm) -> tuple[bool, float]:
     return harm.noise_share >= _LEAST_SHARE, harm.noise_share / max(harm.macs, 1)
 
@@ -97,29 +80,11 @@ def _own_pairs(prepared: Prepared, nodes: Sequence[fx.Node]) -> list[Pair]:
     pairs = []
     for node in nodes:
         pairs += [prepared.pair(node, 0), prepared.pair(node, 1)]
-        pairs += [pair for _, pair in _outputs(prepared, node)]
+        for user in tail(node).users:
+            layer = layer_of(prepared.graph, user)
+            if isinstance(layer, Pair):
+                pairs.append(layer)
     return pairs
-
-
-def _outputs(prepared: Prepared, node: fx.Node) -> list[tuple[str, Pair]]:
-    found = []
-    for user in tail(node).users:
-        layer = prepared.graph.get_submodule(str(user.target)) if user.op == "call_module" else None
-        if isinstance(layer, Pair):
-            found.append((str(user.target), layer))
-    return found
-
-
-def _only_used_by(prepared: Prepared, layers: set[str]) -> frozenset[str]:
-    """Return the names of the pairs that go when these layers do: no other layer computes on them.
-
-    What is left between two layers in float counts as rounded still: a simulation on the safe side.
-    """
-    gone, needed = set[str](), set[str]()
-    for layer, node in prepared.calls():
-        sides = {str(source(node, 0).target), str(source(node, 1).target)}
-        (gone if layer in layers else needed).update(sides)
-    return frozenset(gone - needed)
 
 
 def _macs(prepared: Prepared, nodes: Sequence[fx.Node]) -> int:

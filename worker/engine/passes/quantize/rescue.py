@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
@@ -14,7 +14,7 @@ from worker.engine.load.dataset import Dataset
 from worker.engine.model import Model
 from worker.engine.passes.protocol import Context
 from worker.engine.quantize.quality import Judge, Quality
-from worker.engine.quantize.sensitivity import Harm, layers_to_free, measure_harm
+from worker.engine.quantize.sensitivity import Harm, measure_harm
 from worker.engine.quantize.treatment import Treated, Treatment, named_treatment, treat
 
 GOOD_DB = 20.0
@@ -77,7 +77,7 @@ class Search:
                 return
             self._try(name, treatment, self.best.layers)
         if not is_good(self.quality):
-            self._free(GOOD_DB, _FREE_MACS)
+            self._free(_FREE_MACS, is_good)
 
     def reach(self, wanted_db: float) -> None:
         """Put layers back to float until the output reaches `wanted_db`.
@@ -87,7 +87,7 @@ class Search:
         """
         if self._reached(wanted_db):
             return
-        self._free(wanted_db, 1.0)
+        self._free(1.0, lambda quality: quality.sqnr_db >= wanted_db)
         if not self._reached(wanted_db):
             raise NothingChanged(
                 f"min_sqnr {wanted_db:g} dB is out of reach: with all layers but "
@@ -108,6 +108,7 @@ class Search:
         }
         if len(self.steps) > 1:
             facts["rescue"] = [step.facts() for step in self.steps]
+        if self.params.algorithm == "auto":
             facts["rescue_below"] = (
                 f"{GOOD_DB:g} dB, or {FAIR_DB:g} dB where {GOOD_AGREEMENT:.0%} of the answers agree"
             )
@@ -130,28 +131,32 @@ class Search:
                 )
         yield "adaround", replace(self.best.treatment, adaptive=True)
 
-    def _free(self, wanted_db: float, most_macs: float) -> None:
-        """Put the most harmful layers back to float, by the share of the work at most."""
-        self.harms = measure_harm(self.best.prepared, self.judge)
-        while not self._reached(wanted_db) and self.best.layers:
-            left = [harm for harm in self.harms if harm.layer in self.best.layers]
-            chosen = set(layers_to_free(self.best.prepared, self.judge, left, wanted_db))
-            allowed = self._affordable(left, chosen, most_macs)
-            kept = tuple(name for name in self.best.layers if name not in allowed)
-            if not allowed or not kept:
-                return
-            self._try(f"{len(allowed)} layers back to float", self.best.treatment, kept)
-            if self.best.layers != kept:
-                return
+    def _free(self, most_macs: float, enough: Callable[[Quality], bool]) -> None:
+        """Put the fewest layers back to float for which the output is good enough.
 
-    def _affordable(self, harms: list[Harm], chosen: set[str], most: float) -> set[str]:
-        spent = sum(harm.macs_share for harm in self.harms if harm.layer not in self.best.layers)
-        allowed = set[str]()
-        for harm in harms:
-            if harm.layer in chosen and spent + harm.macs_share <= most:
-                allowed.add(harm.layer)
-                spent += harm.macs_share
-        return allowed
+        The most harmful for their time go first; how many is found by bisection, each try
+        calibrated anew. If all that may go are not enough, they go where that helps.
+        """
+        self.harms = measure_harm(self.best.prepared, self.judge)
+        order = _affordable(self.harms, most_macs)
+        low, high, found = 1, len(order), None
+        while low <= high:
+            middle = high if found is None else (low + high) // 2
+            freed = set(order[:middle])
+            kept = tuple(name for name in self.best.layers if name not in freed)
+            treated = self._treat(self.best.treatment, kept)
+            quality = self.judge.judge(treated.prepared.graph)
+            good = enough(quality)
+            name = f"{middle} layer{'s' * (middle > 1)} back to float"
+            self._note(name, treated, quality, kept=False)
+            if good or (found is None and quality.sqnr_db > self.quality.sqnr_db):
+                found = treated, quality, len(self.steps) - 1
+            if not good and middle == high:
+                break
+            low, high = (low, middle - 1) if good else (middle + 1, high)
+        if found is not None:
+            self.best, self.quality, index = found
+            self.steps[index] = replace(self.steps[index], kept=True)
 
     def _try(self, name: str, treatment: Treatment, layers: tuple[str, ...]) -> None:
         treated = self._treat(treatment, layers)
@@ -188,6 +193,17 @@ class Search:
             "macs_share": round(harm.macs_share, 4),
             "float": harm.layer not in self.best.layers,
         }
+
+
+def _affordable(harms: Sequence[Harm], most_macs: float) -> list[str]:
+    """Return the layers that may go back to float: by this share of the work, and never all."""
+    allowed: list[str] = []
+    spent = 0.0
+    for harm in harms:
+        if spent + harm.macs_share <= most_macs and len(allowed) < len(harms) - 1:
+            allowed.append(harm.layer)
+            spent += harm.macs_share
+    return allowed
 
 
 def is_good(quality: Quality) -> bool:
