@@ -119,6 +119,8 @@ def test_what_is_wrong_with_the_options_is_said(options: dict[str, object], word
 def test_a_missing_model_is_said_before_a_server_is_started() -> None:
     with pytest.raises(MissingPart, match=r"no file nowhere\.pt2"):
         read_sources("nowhere.pt2", None, None, None)
+    with pytest.raises(MissingPart, match="student: there is no file gone"):
+        read_sources(__file__, None, None, None, "gone")
     done = run("optimize", "nowhere.pt2", "--recipe", "int8", "--json")
     assert (done.code, done.out) == (2, "")
     assert json.loads(done.err)["code"] == "missing_part"

@@ -225,6 +225,30 @@ def test_every_try_of_a_submit_carries_the_same_key(
     assert server.asked("POST", "/jobs")[-1].headers["idempotency-key"] not in keys
 
 
+def test_teacher_and_student_are_sent_with_what_describes_them(
+    serving: Serving, kind: str, tmp_path: Path
+) -> None:
+    paths = [tmp_path / name for name in ("model", "teacher", "student")]
+    for path in paths:
+        path.write_bytes(BODY)
+    server = serving(accepting())
+    small = planish.Architecture(library="planish", name="cifar_resnet")
+    Driver(kind, server.url).call(
+        "optimize",
+        paths[0],
+        teacher=paths[1],
+        student=paths[2],
+        student_architecture=small,
+        recipe=[planish.Distill()],
+    )
+    (sent,) = server.asked("POST", "/jobs")
+    spec = planish.Spec.model_validate_json(sent.body, strict=True)
+    assert spec.files is not None
+    assert spec.files.teacher == spec.files.student == f"sha256:{DIGEST}"
+    assert spec.student is not None
+    assert spec.student.architecture == small
+
+
 def test_a_missing_file_is_named_before_anything_is_sent(
     serving: Serving, kind: str, tmp_path: Path
 ) -> None:

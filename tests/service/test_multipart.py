@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planish.contract.errors import BadRequest, PlanishError
+from planish.contract.spec import PARTS
 from planish.store.blobs import Blobs
 from service.multipart import FormReader
 from service.upload import FileSink
@@ -57,7 +58,7 @@ def split(whole: bytes, cuts: list[int]) -> list[bytes]:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    contents=st.dictionaries(st.sampled_from(["model", "data", "test_data", "teacher"]), TRICKY),
+    contents=st.dictionaries(st.sampled_from(PARTS), TRICKY),
     place=st.integers(0, 4),
     cuts=st.lists(st.integers(0, 10_000), max_size=60),
 )

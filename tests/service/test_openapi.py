@@ -7,6 +7,7 @@ import pytest
 
 from planish.contract.errors import BY_CODE
 from planish.contract.problem import PROBLEM_MEDIA_TYPE
+from planish.contract.spec import PARTS
 
 CALLS = {
     "/jobs": {"get", "post"},
@@ -74,7 +75,7 @@ def test_both_bodies_of_a_submission_are_described(document: dict) -> None:
         content = document["paths"][path]["post"]["requestBody"]["content"]
         assert set(content) == {"multipart/form-data", "application/json"}
         schema = content["multipart/form-data"]["schema"]
-        assert set(schema["properties"]) == {"spec", "model", "data", "test_data", "teacher"}
+        assert set(schema["properties"]) == {"spec", *PARTS}
 
 
 def test_the_documentation_lists_the_same_calls(document: dict) -> None:

@@ -46,6 +46,30 @@ def test_json_with_file_ids_gives_the_same_job_spec(client: httpx.Client, model:
     assert answer.json()["spec"]["files"]["model"] == file_id
 
 
+def test_a_student_comes_as_a_part_or_as_a_file_id(client: httpx.Client, model: bytes) -> None:
+    smaller = safetensors({"conv.weight": np.zeros((2, 3, 3, 3), np.float32)})
+    spec = {**SPEC, "student": SPEC["model"]}
+    answer = client.post("/jobs", files=form(spec, model=model, student=smaller))
+    assert answer.status_code == 202, answer.text
+    files = answer.json()["spec"]["files"]
+    assert files["student"] == f"sha256:{hashlib.sha256(smaller).hexdigest()}"
+    again = client.post("/jobs", json={**spec, "files": files})
+    assert again.status_code == 202, again.text
+    assert again.json()["spec"] == answer.json()["spec"]
+
+
+def test_a_student_of_random_weights_that_nobody_trains_is_refused(
+    client: httpx.Client, api: Api, model: bytes
+) -> None:
+    spec = {**SPEC, "student": {"architecture": {"library": "planish", "name": "cifar_resnet"}}}
+    body = problem(client.post("/jobs", files=form(spec, model=model)), 422, "invalid_recipe")
+    assert "put distill or retrain into the recipe" in str(body["detail"])
+    spec["student"] = {}
+    body = problem(client.post("/jobs", files=form(spec, model=model)), 422, "missing_part")
+    assert body["errors"][0]["pointer"] == "/files/student"
+    assert api.leftovers() == []
+
+
 def test_an_unknown_file_id_is_named_by_its_pointer(client: httpx.Client) -> None:
     answer = client.post("/jobs", json={**SPEC, "files": {"model": "sha256:" + "0" * 64}})
     body = problem(answer, 422, "invalid_spec")
@@ -79,7 +103,9 @@ def test_an_unknown_part_is_refused_and_the_known_ones_named(
 ) -> None:
     parts = [*form(SPEC, model=model), (name, ("x", b"1", "text/plain"))]
     answer = client.post("/jobs", files=parts)
-    assert "model, data, test_data, teacher" in str(problem(answer, 422, "invalid_input")["detail"])
+    assert "model, data, test_data, teacher, student" in str(
+        problem(answer, 422, "invalid_input")["detail"]
+    )
     assert api.leftovers() == []
 
 
