@@ -8,7 +8,7 @@ from planish.contract.errors import InvalidRecipe, MissingPart, UnsatisfiableRes
 from planish.contract.passes.distill import CLASSES
 from planish.contract.problem import FieldError
 from planish.contract.recipe import Distill, Need, Params, Quantize, Retrain, Stage, op_of
-from planish.contract.spec import Spec
+from planish.contract.spec import FORMATS, Spec
 
 
 def check_recipe(spec: Spec, *, has_data: bool, has_targets: bool) -> None:
@@ -131,5 +131,8 @@ def _formats(step: Params, spec: Spec) -> Iterator[str]:
         return
     if step.dtype == "fp8" and spec.outputs != ("pt2",):
         yield 'fp8 exists as pt2 only; set outputs to ["pt2"] and target.runtime to "torch"'
-    elif step.mode == "dynamic" and "pt2" in spec.outputs:
-        yield 'dynamic int8 exists as onnx only; set outputs to ["onnx"]'
+    elif step.mode == "dynamic" and {*spec.outputs, FORMATS[spec.target.runtime]} != {"onnx"}:
+        yield (
+            'dynamic int8 exists as onnx only; set outputs to ["onnx"] and target.runtime to '
+            '"onnxruntime"'
+        )

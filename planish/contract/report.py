@@ -129,6 +129,31 @@ class Reload(Evidence):
     max_abs_error: float
 
 
+class Trial(Evidence):
+    """The optimized model with other settings of the runtime.
+
+    `options` are by the runtime's own names; `latency_ms` is the median of a call with
+    `batch_size` samples, `samples_per_second` what follows from it.
+    """
+
+    threads: int
+    batch_size: int
+    options: dict[str, str] = Field(default_factory=dict)
+    latency_ms: float
+    samples_per_second: float
+
+
+class Tuning(Evidence):
+    """What `target.tune` tried.
+
+    `fastest` answers a call of the target's batch size first; `busiest` answers most samples.
+    """
+
+    trials: tuple[Trial, ...]
+    fastest: Trial
+    busiest: Trial
+
+
 class Epoch(Evidence):
     """One epoch of a training pass."""
 
@@ -171,6 +196,7 @@ class Report(Evidence):
     training: tuple[Epoch, ...] = ()
     layers: tuple[Layer, ...] = ()
     latency_rounds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    tuning: Tuning | None = None
 
 
 class PassPlan(Evidence):

@@ -80,6 +80,14 @@ class Target(Strict):
         False, description="Also measure other threads, graph levels and batch sizes."
     )
 
+    @model_validator(mode="after")
+    def _runs_there(self) -> Target:
+        if self.device == "cuda" and self.runtime != "torch":
+            raise ValueError(
+                f'{self.runtime} is measured on "cpu" only; set runtime to "torch" for "cuda"'
+            )
+        return self
+
 
 class Resources(Strict):
     """What the job may use."""
@@ -142,6 +150,12 @@ class Spec(Strict):
     resources: Resources = Field(default_factory=Resources)
     webhook: None = None
     files: Files | None = None
+
+    @model_validator(mode="after")
+    def _has_its_device(self) -> Spec:
+        if self.target.device == "cuda" and self.resources.gpus < 1:
+            raise ValueError('target.device "cuda" needs a GPU; set resources.gpus to 1 or more')
+        return self
 
     @model_validator(mode="after")
     def _recipe_or_goal(self) -> Spec:

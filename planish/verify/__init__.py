@@ -19,13 +19,13 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from planish.contract.errors import MissingPart, PlanishError, VerificationFailed
 from planish.contract.report import Report
-from planish.contract.wire import MANIFEST, REPORT_JSON
+from planish.contract.wire import MANIFEST, REPORT_JSON, WEIGHTS_BESIDE
 from planish.gate.identify import identify_model
 from planish.launch.apps import apps_folder, environment
 
 RUN_SECONDS = 600
 LOADER_MODULE = Path("worker", "engine", "save", "standalone.py")  # what travels as load.py
-MODEL_SUFFIXES = (".onnx", ".pt2")
+MODEL_SUFFIXES = (".onnx", ".xml", ".pt2")
 
 
 class Outcome(StrEnum):
@@ -90,10 +90,17 @@ def verify(folder: Path) -> Verification:
     checks = [_hash_check(folder, entry) for entry in manifest.files]
     intact = {check.name for check in checks if check.outcome is Outcome.OK}
     models = [e.name for e in manifest.files if e.name.endswith(MODEL_SUFFIXES)]
-    checks += _runs(folder, [name for name in models if name in intact])
+    checks += _runs(folder, [name for name in models if intact.issuperset(_parts(name))])
     checks += _claims(folder, models)
     failed = any(check.outcome is Outcome.FAILED for check in checks)
     return Verification(folder=str(folder), ok=not failed, checks=tuple(checks))
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Return a model file's name, and that of the weights beside it."""
+    path = Path(name)
+    beside = WEIGHTS_BESIDE.get(path.suffix)
+    return (name,) if beside is None else (name, path.with_suffix(beside).name)
 
 
 def _manifest(folder: Path) -> _Manifest:
@@ -195,7 +202,11 @@ def _claims(folder: Path, models: list[str]) -> Iterator[Check]:
         yield Check(name="report", outcome=Outcome.FAILED, detail=f"{REPORT_JSON} cannot be read")
         return
     stated = report.optimized.size_bytes
-    sizes = {name: (folder / name).stat().st_size for name in models if (folder / name).is_file()}
+    sizes = {
+        name: sum((folder / part).stat().st_size for part in _parts(name))
+        for name in models
+        if all((folder / part).is_file() for part in _parts(name))
+    }
     if stated in sizes.values():
         yield Check(name="report", outcome=Outcome.OK, detail=f"states the size: {stated} bytes")
     elif sizes:

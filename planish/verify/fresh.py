@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 BATCH = 4
 LIMIT = 0.5
-RUNTIMES = {".onnx": "onnxruntime", ".pt2": "torch"}
+RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
 
 Outputs = list[NDArray[np.float64]]
 Answer = dict[str, str | float | list[str]]

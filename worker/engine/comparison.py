@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from planish.contract.report import Fidelity
+from planish.contract.report import Fidelity, Tuning
 from planish.contract.spec import Target
 from worker.engine.load.data import Dataset, synthetic
 from worker.engine.measure.fidelity import FidelityMeter
 from worker.engine.measure.latency import Contender, SideTimes, compare_latency, paired_ratio
 from worker.engine.measure.opened import Settings
 from worker.engine.measure.outputs import stream_outputs
+from worker.engine.measure.tune import LARGEST_BATCH, tune
 from worker.engine.prepare import Prepared
 from worker.engine.progress import Progress
 from worker.engine.report.quality import Quality, Samples, make_judge
 
 SYNTHETIC_SAMPLES = 256
+_TUNING_FROM = 0.9
 _LATENCY_FROM = 0.4  # share of the stage that the outputs over the samples take
 
 
@@ -30,6 +32,7 @@ class Comparison:
     Attributes:
         samples: what the outputs were compared on.
         latency_ratio: paired, baseline / optimized.
+        tuning: the optimized side with other settings; None where the target does not ask for it.
     """
 
     quality: Quality
@@ -38,6 +41,7 @@ class Comparison:
     baseline: SideTimes
     optimized: SideTimes
     latency_ratio: float
+    tuning: Tuning | None
 
 
 def compare_sides(
@@ -63,11 +67,16 @@ def compare_sides(
             "baseline": Contender(baseline, settings),
             "optimized": Contender(optimized, settings),
         },
-        one_call(prepared, samples),
+        one_call(prepared, samples, prepared.spec.target.batch_size),
         on_progress=lambda done: progress.update(
-            _LATENCY_FROM + (1 - _LATENCY_FROM) * done, "timing both in turns"
+            _LATENCY_FROM + (_TUNING_FROM - _LATENCY_FROM) * done, "timing both in turns"
         ),
     )
+    tuning = None
+    if prepared.spec.target.tune:
+        progress.update(_TUNING_FROM, "trying other settings of the runtime")
+        most = max(LARGEST_BATCH, prepared.spec.target.batch_size)
+        tuning = tune(optimized, prepared.spec.target, settings, one_call(prepared, samples, most))
     return Comparison(
         quality=quality,
         fidelity=near,
@@ -75,6 +84,7 @@ def compare_sides(
         baseline=times["baseline"],
         optimized=times["optimized"],
         latency_ratio=paired_ratio(times["baseline"], times["optimized"]),
+        tuning=tuning,
     )
 
 
@@ -114,8 +124,8 @@ def _kind(prepared: Prepared, sealed: Dataset | None) -> Samples:
     return "unlabelled" if unlabelled else "labelled"
 
 
-def one_call(prepared: Prepared, samples: Dataset) -> dict[str, NDArray[np.generic]]:
-    """Return the inputs of one call of the target's batch size, samples repeated where too few."""
-    inputs, _ = samples.prepare(np.arange(prepared.spec.target.batch_size) % len(samples))
+def one_call(prepared: Prepared, samples: Dataset, batch: int) -> dict[str, NDArray[np.generic]]:
+    """Return the inputs of one call with `batch` samples, repeated where there are too few."""
+    inputs, _ = samples.prepare(np.arange(batch) % len(samples))
     names = (spec.name for spec in prepared.original.inputs)
     return {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}

@@ -107,6 +107,7 @@ def _findings(
         layers=layer_table(layer_sizes(prepared.original), worked.sizes, worked.model),
         reload=reload,
         kept_float=float_by_mistake(worked.model, floats),
+        tuning=compared.tuning,
     )
 
 

@@ -38,7 +38,7 @@ def test_pt2_is_the_model_when_there_is_no_onnx(tmp_path: Path) -> None:
 
 
 def test_environment_names_versions_and_processor_but_no_machine() -> None:
-    found = describe_environment(Target(threads=3), seed=5)
+    found = describe_environment(Target(threads=3), seed=5, precision="float32")
     assert (found["threads"], found["seed"], found["runtime"]) == (3, 5, "onnxruntime")
     versions = found["versions"]
     assert isinstance(versions, dict)

@@ -31,10 +31,11 @@ Inputs = Mapping[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Contender:
-    """A model file, and how its runtime is set."""
+    """A model file, how its runtime is set, and how many of the samples it gets at once."""
 
     path: Path
     settings: Settings
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def compare_latency(
 
     Args:
         contenders: files and settings by the names of their sides.
-        inputs: one call's inputs by name, in the model's order, the same for every side.
+        inputs: one call's inputs by name, in the model's order, the same for every side; one
+            with a `batch` gets its first rows.
         rounds: turns of each side.
         budget_seconds: no further round begins after it, but 5 are done at least.
         on_progress: told the done fraction after each round.
@@ -79,7 +81,8 @@ def compare_latency(
         np.savez(stored, **dict(inputs))  # type: ignore[arg-type]  # the stub mixes up a keyword
         sides = []
         for name, contender in contenders.items():
-            arguments = (str(contender.path), str(stored), contender.settings.to_json())
+            batch = str(contender.batch or 0)
+            arguments = (str(contender.path), str(stored), contender.settings.to_json(), batch)
             sides.append(stack.enter_context(start_side(name, _SIDE, arguments)))
         precisions = {side.name: str(side.hear()) for side in sides}
         turns = _take_turns(sides, rounds, budget_seconds, on_progress)

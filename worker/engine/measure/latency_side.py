@@ -23,10 +23,13 @@ TIMED_CALLS = 3
 
 
 def main() -> None:
-    """Serve turns until the standard input ends; arguments: model, npz of its inputs, settings."""
-    model, inputs, settings = sys.argv[1:]
+    """Serve turns until the standard input ends.
+
+    Arguments: model, npz of its inputs, settings, and how many rows of them to use (0: all).
+    """
+    model, inputs, settings, rows = sys.argv[1:]
     with np.load(inputs, allow_pickle=False) as stored:
-        arrays = [stored[name] for name in stored.files]
+        arrays = [stored[name][: int(rows) or None] for name in stored.files]
     shapes = [array.shape for array in arrays]
     network = open_model(Path(model), Settings.from_json(settings), shapes)
     for _ in range(FIRST_CALLS):

@@ -16,6 +16,7 @@ from planish.contract.report import (
     Ratios,
     Reload,
     Report,
+    Tuning,
 )
 from planish.contract.spec import Target
 from worker.engine.measure.latency import SideTimes
@@ -53,6 +54,7 @@ class Findings:
         samples: what quality and fidelity were measured on.
         latency_ratio: paired, baseline / optimized.
         kept_float: layers that the runtime computes in floats in a quantized model.
+        tuning: the optimized model with other settings of the runtime, if the job asked for it.
     """
 
     job_id: str | None
@@ -69,6 +71,7 @@ class Findings:
     layers: tuple[Layer, ...]
     reload: Reload
     kept_float: Sequence[str]
+    tuning: Tuning | None
 
 
 def measured_side(model: Model, artifact: Path, times: SideTimes) -> Side:
@@ -93,10 +96,11 @@ def build_report(found: Findings) -> Report:
         passes=found.passes,
         certificate=certify(found.quality.drop),
         reload=found.reload,
-        environment=describe_environment(found.target, found.seed),
+        environment=describe_environment(found.target, found.seed, after.times.precision),
         training=found.training,
         layers=found.layers,
         latency_rounds={"baseline": before.times.rounds, "optimized": after.times.rounds},
+        tuning=found.tuning,
     )
     warnings = remarks(report, found.quality.drop, found.samples, found.kept_float)
     return report.model_copy(update={"warnings": warnings})

