@@ -17,6 +17,8 @@ from worker.engine.sparsity import settled
 from worker.engine.train.loop import Run, Trained, train
 from worker.engine.train.losses import Loss
 from worker.engine.train.samples import batches_per_epoch
+from worker.engine.train.spread.launch import train_spread
+from worker.engine.train.spread.processes import DataParallel
 
 WHAT = "weights trained"
 NAMED = {
@@ -70,7 +72,7 @@ def train_model(
         checkpoints=ctx.checkpoints,
         variant=variant,
     )
-    trained = train(model, loss, run)
+    trained = _by_strategy(model, params, loss, run, ctx)
     return Outcome(
         model=replace(model, sparsity=settled(model.sparsity)),
         changed=True,
@@ -78,6 +80,16 @@ def train_model(
         facts={**facts, **_facts(params.train, splits), **_told(trained)},
         training=trained.epochs,
     )
+
+
+def _by_strategy(
+    model: Model, params: Distill | Retrain, loss: Loss, run: Run, ctx: Context
+) -> Trained:
+    if params.strategy == "single":
+        return train(model, loss, run)
+    if params.strategy == "data_parallel":
+        return train(model, loss, run, DataParallel())
+    return train_spread(model, ctx.teacher, loss, run, ctx.spec, params)
 
 
 def plan_training(

@@ -16,7 +16,7 @@ from worker.engine.train.feed import memory_format
 from worker.engine.train.losses import Loss
 from worker.engine.train.placement import move
 from worker.engine.train.run import Run, Trained
-from worker.engine.train.samples import batches_per_epoch
+from worker.engine.train.samples import arranged, batches_per_epoch
 from worker.engine.train.trainer import Trainer
 from worker.engine.train.world import ALONE, World
 
@@ -113,5 +113,4 @@ def training_form(module: fx.GraphModule, loss: Loss, run: Run) -> Iterator[None
 def arrange(module: nn.Module, form: torch.memory_format) -> None:
     """Lay the kernels of 2-d convolutions out in memory."""
     for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=form)
+        parameter.data = arranged(parameter.data, form)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import nn, optim
+from torch.distributed.tensor import DTensor
 
 from planish.contract.recipe import Train
 
@@ -28,8 +29,9 @@ def make_optimizer(
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    fused = not any(isinstance(p, DTensor) for p in parameters)  # no such kernel for shards
     if train.optimizer == "sgd":
-        return optim.SGD(groups, lr=train.lr, momentum=train.momentum, fused=True)
+        return optim.SGD(groups, lr=train.lr, momentum=train.momentum, fused=fused)
     if train.optimizer == "adam":
-        return optim.Adam(groups, lr=train.lr, fused=True)
-    return optim.AdamW(groups, lr=train.lr, fused=True)
+        return optim.Adam(groups, lr=train.lr, fused=fused)
+    return optim.AdamW(groups, lr=train.lr, fused=fused)

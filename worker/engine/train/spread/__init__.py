@@ -1,0 +1,1 @@
+"""Training in many processes: what they are given, how they start, and how they work together."""

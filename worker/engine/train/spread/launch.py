@@ -1,0 +1,228 @@
+"""Has many processes train a model: writes the parcel, runs torchrun, reads the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from planish.contract import errors
+from planish.contract.errors import InvalidRecipe, PlanishError
+from planish.contract.job import EventType
+from planish.contract.recipe import Distill, Retrain
+from planish.contract.report import Epoch
+from planish.contract.spec import Spec
+from worker.engine.distill.lesson import DistillationLoss
+from worker.engine.model import Model
+from worker.engine.progress import Progress
+from worker.engine.train.losses import Loss, TaskLoss
+from worker.engine.train.run import Run, Trained
+from worker.engine.train.spread.parcel import (
+    ERROR,
+    PARCEL,
+    PROGRESS,
+    RESULT,
+    WEIGHTS,
+    Parcel,
+    store_dataset,
+    store_sparsity,
+    write_model,
+)
+
+ROOT = Path(__file__).resolve().parents[4]
+POLL_SECONDS = 0.05
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Which machines train together.
+
+    Attributes:
+        count: how many.
+        rendezvous: host:port where they meet; None: this machine alone.
+        name: of the meeting: the job's id.
+    """
+
+    count: int = 1
+    rendezvous: str | None = None
+    name: str = "planish"
+
+
+def processes_of(params: Distill | Retrain, gpus: int) -> int:
+    """Return how many processes train on each machine.
+
+    Raises:
+        InvalidRecipe: more processes than GPUs, or a loss scale that shards do not share.
+    """
+    count = params.processes or gpus or 2
+    if gpus and count > gpus:
+        raise InvalidRecipe(f"{count} processes need {count} GPUs; resources.gpus is {gpus}")
+    if params.strategy == "fsdp" and params.train.amp == "fp16":
+        raise InvalidRecipe('strategy "fsdp" has no fp16 loss scale; set train.amp to "bf16"')
+    return count
+
+
+def train_spread(
+    model: Model,
+    teacher: Model,
+    loss: Loss,
+    run: Run,
+    spec: Spec,
+    params: Distill | Retrain,
+    nodes: Nodes = Nodes(),
+) -> Trained:
+    """Train a model in place by `params.strategy` (ddp, fsdp), as `loop.train` does in one process.
+
+    Args:
+        model: what is trained.
+        teacher: of a distillation; in eval mode.
+        loss: of the task, or a distillation's.
+        run: all else; its progress hears what rank 0 tells.
+        spec: of the job.
+        params: of the pass.
+        nodes: machines that train together.
+
+    Raises:
+        InvalidRecipe, TrainingDiverged, OutOfMemory: as in one process.
+        RuntimeError: a process died; what it said is in the log.
+    """
+    if not isinstance(loss, TaskLoss | DistillationLoss):
+        raise TypeError(f"a loss of type {type(loss).__name__} cannot go to other processes")
+    count = processes_of(params, spec.resources.gpus if run.device.type == "cuda" else 0)
+    with tempfile.TemporaryDirectory(prefix="spread-") as name:
+        folder = Path(name)
+        write_model(model, folder, "model", training=True)
+        taught = isinstance(loss, DistillationLoss)
+        if taught:
+            write_model(teacher, folder, "teacher", training=False)
+        parcel = _parcel(model, run, spec, params, folder, taught=taught, processes=count)
+        (folder / PARCEL).write_text(parcel.model_dump_json())
+        _watch(folder, count, nodes, run.progress)
+        model.module.load_state_dict(load_file(folder / WEIGHTS))
+        words = json.loads((folder / RESULT).read_text())
+    words["epochs"] = tuple(Epoch.model_validate(epoch) for epoch in words["epochs"])
+    words["warnings"] = tuple(words["warnings"])
+    return Trained(**words)
+
+
+def _parcel(
+    model: Model,
+    run: Run,
+    spec: Spec,
+    params: Distill | Retrain,
+    folder: Path,
+    *,
+    taught: bool,
+    processes: int,
+) -> Parcel:
+    frozen = tuple(n for n, p in model.module.named_parameters() if not p.requires_grad)
+    validation = run.validation
+    return Parcel(
+        spec=spec,
+        params=params.model_copy(update={"train": run.train}),
+        taught=taught,
+        op=run.op,
+        step=run.step,
+        seed=run.seed,
+        task=run.task,
+        variant=run.variant,
+        checkpoints=run.checkpoints,
+        data=store_dataset(run.data, folder, "data"),
+        validation=None if validation is None else store_dataset(validation, folder, "validation"),
+        frozen=frozen,
+        sparsity=store_sparsity(run.sparsity, folder),
+        device=run.device.type,
+        threads=max(1, torch.get_num_threads() // processes),
+    )
+
+
+def _watch(folder: Path, processes: int, nodes: Nodes, progress: Progress) -> None:
+    """Run torchrun to its end, and pass on what rank 0 tells."""
+    with subprocess.Popen(
+        torchrun(folder, processes, nodes), env=environment(nodes), stdin=subprocess.DEVNULL
+    ) as agent:
+        try:
+            told = 0
+            while agent.poll() is None:
+                told = _tell(folder / PROGRESS, told, progress)
+                time.sleep(POLL_SECONDS)
+            _tell(folder / PROGRESS, told, progress)
+        finally:
+            stop(agent)
+    if (folder / ERROR).exists():
+        raise _error(json.loads((folder / ERROR).read_text()))
+    if agent.returncode or not (folder / RESULT).exists():
+        raise RuntimeError(f"a training process died (torchrun ended with {agent.returncode})")
+
+
+def torchrun(folder: Path, processes: int, nodes: Nodes) -> list[str]:
+    """Return the command that runs this machine's processes."""
+    meeting = ["--standalone"]
+    if nodes.rendezvous is not None:
+        meeting = [
+            f"--nnodes={nodes.count}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={nodes.rendezvous}",
+            f"--rdzv-id={nodes.name}",
+        ]
+    return [
+        *(sys.executable, "-m", "worker.engine.train.spread.agent", str(os.getpid())),
+        *meeting,
+        f"--nproc-per-node={processes}",
+        "--max-restarts=0",
+        *("-m", "worker.engine.train.spread.rank", str(folder)),
+    ]
+
+
+def environment(nodes: Nodes) -> dict[str, str]:
+    """Return the environment of torchrun: ours, and the way to our modules."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    there = dict(os.environ) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    if nodes.rendezvous is None:
+        there |= {"GLOO_SOCKET_IFNAME": "lo"}
+    return there
+
+
+def stop(agent: subprocess.Popen[bytes]) -> None:
+    """End torchrun, which ends its processes; when it does not, they die with it."""
+    if agent.poll() is None:
+        agent.terminate()
+        try:
+            agent.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            agent.kill()
+
+
+def _tell(path: Path, told: int, progress: Progress) -> int:
+    """Pass on whole lines behind the first `told` bytes; return how many bytes are told then."""
+    if not path.exists():
+        return told
+    with open(path, "rb") as file:
+        file.seek(told)
+        new = file.read()
+    whole = new[: new.rfind(b"\n") + 1]
+    for line in whole.splitlines():
+        word = json.loads(line)
+        if "update" in word:
+            progress.update(*word["update"])
+        else:
+            kind, data = word["event"]
+            progress.event(EventType(kind), data)
+    return told + len(whole)
+
+
+def _error(words: dict[str, str]) -> PlanishError:
+    """Return the error that a process left."""
+    kinds = (kind for kind in vars(errors).values() if isinstance(kind, type))
+    ours = (kind for kind in kinds if issubclass(kind, PlanishError))
+    found = next((kind for kind in ours if kind.code == words["code"]), errors.InternalError)
+    return found(words["detail"])
