@@ -32,10 +32,13 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
 def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
     """Do it on a copy, to say what would go and to hand the smaller model to the next pass.
 
-    Blocks are not scored for a plan: it says how many would go, and which they may be.
+    Blocks are not scored for a plan: it says how many would go, and which they may be. Latency is
+    not measured for it.
     """
     if params.structure == "layer":
         return layer.plan(model, params, ctx)
+    if params.structure == "channel":
+        return channel.plan(model, params, ctx)
     outcome = run(model, params, ctx)
     return outcome.model, PassPlan(
         op=params.op,

@@ -12,7 +12,7 @@ from torch import fx, nn
 from planish.contract.errors import NothingChanged
 from planish.contract.problem import FieldError
 from planish.contract.recipe import Prune
-from planish.contract.report import LayerChanged, LayerSkipped
+from planish.contract.report import LayerChanged, LayerSkipped, PassPlan
 from worker.engine.measure.macs import count_macs
 from worker.engine.model import Model
 from worker.engine.passes.layers import (
@@ -69,6 +69,31 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
         if recalibrate(outcome.model, ctx.splits.calibration, samples, ctx.device):
             outcome.facts["recalibrated_on"] = samples
     return outcome
+
+
+def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
+    """Do it on a copy, to say what would go and to hand the thinner model to the next pass.
+
+    Nothing is measured or recalibrated: for a latency, the same share of the arithmetic stands in.
+    """
+    cheap = params.model_copy(
+        update={
+            "recalibrate": False,
+            "target_macs": params.target_macs or params.target_latency,
+            "target_latency": None,
+        }
+    )
+    outcome = run(model, cheap, ctx)
+    facts = dict(outcome.facts)
+    if params.target_latency is not None:
+        facts["estimate"] = "widths follow the multiply-accumulates; the job measures latency"
+    return outcome.model, PassPlan(
+        op=params.op,
+        layers_changed=len(outcome.layers),
+        layers=outcome.layers,
+        layers_skipped=outcome.skipped,
+        facts=facts,
+    )
 
 
 def _cut(model: Model, params: Prune, round_to: int, ctx: Context) -> _Done:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -58,9 +60,10 @@ def find_amount(
             cut, at, lambda model: count_macs(model) / whole, params.target_macs, HALVINGS
         )
         return _finer(cut, found, nearest, params.target_macs, whole)
-    timed = Timed(cut.model, ctx)
     wanted = params.target_latency or 0.0
-    _, nearest = _search(cut, at, timed.share, wanted, MEASURED_HALVINGS)
+    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
+        timed = Timed(cut.model, ctx, Path(folder))
+        _, nearest = _search(cut, at, timed.share, wanted, MEASURED_HALVINGS)
     facts: dict[str, JsonValue] = {
         "sparsity_found": round(nearest.sparsity, 4),
         "latency_share": round(nearest.share, 4),
