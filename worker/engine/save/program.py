@@ -17,6 +17,7 @@ from worker.engine.model import Model
 DynamicShapes = tuple[Any, ...]
 
 _META_KEPT = ("val", "tensor_meta")
+_FIXES = "Suggested fixes:"
 _MODULE_STACK = "nn_module_stack"
 
 
@@ -34,10 +35,16 @@ def export_program(model: Model) -> ExportedProgram:
             program = _export(model, shapes)
         except UserError as error:
             # A graph may bound a dimension (512 positions); the error carries the bounds.
-            bounded = refine_dynamic_shapes_from_suggested_fixes(str(error), shapes)
+            bounded = refine_dynamic_shapes_from_suggested_fixes(_suggestions(error), shapes)
             program = _export(model, bounded)
     strip_program(program)
     return program
+
+
+def _suggestions(error: UserError) -> str:
+    """Return the error's text up to the end of its suggested fixes; advice may follow them."""
+    head, mark, fixes = str(error).partition(_FIXES)
+    return head + mark + fixes.strip("\n").partition("\n\n")[0]
 
 
 def dynamic_shapes(model: Model) -> DynamicShapes:
