@@ -65,7 +65,7 @@ def run(model: Model, params: Cast, ctx: Context) -> Outcome:
         facts={
             "dtype": params.dtype,
             "weight_bytes": [before, _bytes(model.module)],
-            "float32_operators": sorted({*refused, *_operators(model.module, wide)}),
+            "float32_operators": [*sorted({*refused, *_operators(model.module, wide)})],
             "largest_values": {**large},
             **_warning(params, ctx),
         },
