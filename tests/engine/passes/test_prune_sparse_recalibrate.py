@@ -42,3 +42,31 @@ def test_nothing_to_do_is_said():
     data = digit_splits().calibration
     assert not recalibrate(zoo_model("tiny_transformer"), data, 64, CPU)
     assert not recalibrate(zoo_model("small_residual_cnn"), data, 1, CPU)
+
+
+def test_an_untouched_network_keeps_the_statistics_that_it_learnt():
+    """Those of the samples differ: images were augmented, or are of another kind."""
+    model = zoo_model("small_residual_cnn")
+    before = weights(model)
+    data = digit_splits().calibration
+    assert recalibrate(model, data, 100, CPU, zoo_model("small_residual_cnn"))
+    for name, value in weights(model).items():
+        if name.endswith(("running_mean", "running_var")):
+            assert torch.allclose(value, before[name], rtol=1e-4, atol=1e-5), name
+
+
+def test_a_dead_channel_puts_out_its_shift():
+    before, after = zoo_model("small_residual_cnn"), zoo_model("small_residual_cnn")
+    after.module.get_parameter("conv1.weight").data[3] = 0.0
+    recalibrate(after, digit_splits().calibration, 100, CPU, before)
+    norm = after.module.get_submodule("bn1").requires_grad_(False)
+    assert norm(torch.zeros(1, 16, 1, 1))[0, 3] == norm.bias[3]
+
+
+def test_a_scaled_layer_is_normalized_as_before():
+    before, after = zoo_model("small_residual_cnn"), zoo_model("small_residual_cnn")
+    after.module.get_parameter("conv1.weight").data.mul_(0.5)
+    recalibrate(after, digit_splits().calibration, 100, CPU, before)
+    x = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(after.module(x), before.module(x), atol=1e-3)

@@ -76,7 +76,7 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
         "removed": [_removed(*item, params) for item in order.known[: result.count]],
         "recalibrated": params.recalibrate
         and ctx.splits is not None
-        and recalibrate(after, ctx.splits.calibration, params.samples, ctx.device),
+        and recalibrate(after, ctx.splits.calibration, params.samples, ctx.device, model),
     }
     return _outcome(after, found, removed, facts)
 

@@ -47,7 +47,7 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
         growth = None
         samples = remove(work, layers, params, ctx)
         after = {layer.key: int((layer.weight == 0).sum()) for layer in layers}
-        recalibrated = _recalibrated(work, params, ctx)
+        recalibrated = _recalibrated(work, model, params, ctx)
     sparse = [layer for layer in layers if after[layer.key] > before[layer.key]]
     reasons |= {layer.name: _unchanged(layer, before) for layer in layers if layer not in sparse}
     if not sparse:
@@ -91,10 +91,10 @@ def _layers(work: Model, params: Prune, ctx: Context) -> tuple[list[SparseLayer]
     return layers, reasons
 
 
-def _recalibrated(work: Model, params: Prune, ctx: Context) -> bool:
+def _recalibrated(work: Model, before: Model, params: Prune, ctx: Context) -> bool:
     if not params.recalibrate or ctx.splits is None:
         return False
-    return recalibrate(work, ctx.splits.calibration, params.samples, ctx.device)
+    return recalibrate(work, ctx.splits.calibration, params.samples, ctx.device, before)
 
 
 def _unchanged(layer: SparseLayer, before: Mapping[str, int]) -> str:
