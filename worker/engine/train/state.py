@@ -64,7 +64,9 @@ class TrainingState:
         for name, live in self._of_loss().items():
             put(tensors[f"loss/{name}"], live, live)
         self._restore_optimizer(tensors)
-        self._restore_random({n: tensors[f"random/{n}"][world.rank] for n in self._random()})
+        # A clone: torch reads the state from where its storage begins.
+        own = {n: tensors[f"random/{n}"][world.rank].clone() for n in self._random()}
+        self._restore_random(own)
 
     def _of_loss(self) -> Tensors:
         """Return what the loss trains; a teacher in it is frozen and not part of a checkpoint."""
