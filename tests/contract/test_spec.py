@@ -181,3 +181,25 @@ def test_more_gpus_than_the_fleet_has_is_unsatisfiable() -> None:
     with pytest.raises(UnsatisfiableResources, match="fleet has 2"):
         check_resources(spec, fleet_gpus=2)
     check_resources(spec, fleet_gpus=4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"target": {"device": "cuda"}, "resources": {"gpus": 1}}, 'set runtime to "torch"'),
+        ({"target": {"device": "cuda", "runtime": "torch"}}, "set resources.gpus to 1"),
+    ],
+)
+def test_a_target_on_gpus_needs_torch_and_a_gpu(fields: dict[str, object], said: str) -> None:
+    assert any(said in detail for detail in faults(body(**fields)).values())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"target": {"runtime": "openvino"}}, {"outputs": ["onnx", "openvino"]}]
+)
+def test_dynamic_int8_is_refused_where_only_its_float_graph_would_run(
+    fields: dict[str, object],
+) -> None:
+    spec = parse_spec(body(recipe=[{"op": "quantize", "mode": "dynamic"}], **fields))
+    with pytest.raises(InvalidRecipe, match="exists as onnx only"):
+        check_recipe(spec, has_data=True, has_targets=True)
