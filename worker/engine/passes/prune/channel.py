@@ -19,7 +19,6 @@ from worker.engine.passes.layers import (
     in_channels,
     matching_layers,
     out_channels,
-    output_layers,
     weighted_layers,
 )
 from worker.engine.passes.protocol import Context, Outcome
@@ -28,7 +27,6 @@ from worker.engine.passes.prune.channel_amount import find_amount
 from worker.engine.passes.prune.channel_cut import Cut
 from worker.engine.passes.prune.channel_flow import trace_flow
 from worker.engine.passes.prune.channel_groups import TIED, find_groups
-from worker.engine.passes.prune.channel_rules import IS_OUTPUT
 from worker.engine.passes.prune.channel_scores import rank, weight_scores
 from worker.engine.passes.prune.recalibrate import recalibrate
 from worker.engine.passes.prune.selection import Choice
@@ -99,7 +97,9 @@ def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
 def _cut(model: Model, params: Prune, round_to: int, ctx: Context) -> _Done:
     """Choose and cut; groups for which the proof fails stay, and the choice is made anew."""
     cut = Cut(model, trace_flow(model.module, model.example(seed=ctx.seed)), ctx.seed)
-    kept = _untouchable(model, params, ctx)
+    pointer = f"/recipe/{ctx.step - 1}/ignore"
+    ignored = matching_layers(model.module, params.ignore, pointer)
+    kept: Reasons = dict.fromkeys(ignored, "named in ignore")
     scores = weight_scores(model, params, ctx)
     while True:
         groups, reasons = find_groups(cut.flow, kept)
@@ -111,14 +111,6 @@ def _cut(model: Model, params: Prune, round_to: int, ctx: Context) -> _Done:
         if not broken:
             return _Done(cut.thinned(choices), choices, reasons, notes, facts)
         kept |= broken
-
-
-def _untouchable(model: Model, params: Prune, ctx: Context) -> Reasons:
-    """Return the layers that must keep their channels whatever their weights are."""
-    pointer = f"/recipe/{ctx.step - 1}/ignore"
-    reasons = dict.fromkeys(output_layers(model.module), IS_OUTPUT)
-    ignored = matching_layers(model.module, params.ignore, pointer)
-    return reasons | dict.fromkeys(ignored, "named in ignore")
 
 
 def _outcome(before: Model, done: _Done, params: Prune, round_to: int, ctx: Context) -> Outcome:

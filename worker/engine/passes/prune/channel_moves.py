@@ -53,25 +53,25 @@ def _indices(tracer: FlowTracer, node: fx.Node, dim: int, parts: int) -> list[Te
 
 def _place(tracer: FlowTracer, out: list[Axis], axis: Axis, indices: Tensor) -> None:
     """Write the labels of one dimension of a source to the dimension of the result it became."""
-    varying = [dim for dim, size in enumerate(indices.shape) if _varies(indices, dim)]
+    values = torch.from_numpy(tracer.labels.root(axis))[indices]
+    varying = [dim for dim in range(values.dim()) if _varies(values, dim)]
     if not varying:
         if indices.numel():
             tracer.labels.keep(axis, PICKED)
         return
-    chosen = _unit_dim(tracer, tuple(indices.shape), varying)
-    rows = indices.movedim(chosen, 0).reshape(indices.shape[chosen], -1).numpy()
+    chosen = _unit_dim(tracer, tuple(values.shape), varying)
+    rows = values.movedim(chosen, 0).reshape(values.shape[chosen], -1).numpy()
     for column in np.unique(rows, axis=1).T if len(varying) > 1 else ():
-        tracer.labels.join(axis[rows[:, 0]], axis[column])
-    labels = axis[rows[:, 0]]
+        tracer.labels.join(rows[:, 0], column)
     if out[chosen].any():
-        tracer.labels.keep(labels, "a view merges its channels with others")
+        tracer.labels.keep(rows[:, 0], "a view merges its channels with others")
         tracer.labels.keep(out[chosen], "a view merges its channels with others")
-    out[chosen] = labels
+    out[chosen] = rows[:, 0].copy()
 
 
-def _varies(indices: Tensor, dim: int) -> bool:
-    return indices.shape[dim] > 1 and not torch.equal(
-        indices, indices.narrow(dim, 0, 1).expand_as(indices)
+def _varies(values: Tensor, dim: int) -> bool:
+    return values.shape[dim] > 1 and not torch.equal(
+        values, values.narrow(dim, 0, 1).expand_as(values)
     )
 
 
