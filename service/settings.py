@@ -12,6 +12,7 @@ from service.protocol import Limits
 ENV_API_KEY = "PLANISH_API_KEY"
 ENV_HOST = "PLANISH_HOST"
 ENV_PORT = "PLANISH_PORT"
+ENV_RENDEZVOUS = "PLANISH_RENDEZVOUS"
 ENV_MAX_UPLOAD_BYTES = "PLANISH_MAX_UPLOAD_BYTES"
 ENV_MAX_UPLOADS = "PLANISH_MAX_UPLOADS"
 ENV_MAX_CONNECTIONS = "PLANISH_MAX_CONNECTIONS_PER_ADDRESS"
@@ -35,6 +36,7 @@ class ServiceSettings:
         max_upload_bytes: size of one request body.
         max_uploads: bodies received at the same time; more are answered 503.
         limits: of each connection.
+        rendezvous: host:port where the machines of a job meet; None: jobs have one machine.
     """
 
     store: StoreSettings
@@ -44,6 +46,7 @@ class ServiceSettings:
     max_upload_bytes: int = 64 << 30
     max_uploads: int = 32
     limits: Limits = field(default_factory=Limits)
+    rendezvous: str | None = None
 
     def __post_init__(self) -> None:
         if self.api_key is None and not is_loopback(self.host):
@@ -73,6 +76,7 @@ class ServiceSettings:
             max_upload_bytes=_number(ENV_MAX_UPLOAD_BYTES, 64 << 30),
             max_uploads=_number(ENV_MAX_UPLOADS, 32),
             limits=Limits(per_address=_number(ENV_MAX_CONNECTIONS, Limits.per_address)),
+            rendezvous=os.environ.get(ENV_RENDEZVOUS) or None,
         )
 
 

@@ -129,8 +129,9 @@ def _paths(blobs: Blobs, spec: Spec) -> dict[str, Path]:
 
 def _look(desk: Desk, spec: Spec, paths: Mapping[str, Path]) -> None:
     """Refuse what can be refused without running anything."""
-    if spec.resources.gpus:
-        check_resources(spec, desk.ledger.fleet().gpus_max)
+    if spec.resources.gpus or spec.resources.nodes > 1:
+        meets = desk.settings.rendezvous is not None
+        check_resources(spec, desk.ledger.fleet().gpus_max, rendezvous=meets)
     check_upload(spec, paths)
 
 

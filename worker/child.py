@@ -81,6 +81,7 @@ def _work(request: Request, progress: ChannelProgress) -> Draft:
         test_data=request.test_data,
         teacher=request.teacher,
         checkpoints=request.checkpoints,
+        rendezvous=request.rendezvous,
         student=request.student,
     )
     if request.kind == "plan":

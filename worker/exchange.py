@@ -36,6 +36,7 @@ class Request(Frozen):
         artifacts: folder for the artifacts.
         scratch: folder for everything temporary; removed when the attempt ends.
         checkpoints: folder that outlives the attempt, for training to go on from.
+        rendezvous: where the machines of one job meet, host:port.
         draft: where the result goes.
         threads: intra-op threads of torch.
     """
@@ -51,6 +52,7 @@ class Request(Frozen):
     artifacts: Path
     scratch: Path
     checkpoints: Path | None = None
+    rendezvous: str | None = None
     draft: Path
     threads: int = Field(ge=1)
 

@@ -11,6 +11,7 @@ ENV_CONCURRENCY = "PLANISH_WORKER_CONCURRENCY"
 ENV_GPUS = "PLANISH_WORKER_GPUS"
 ENV_LEASE = "PLANISH_LEASE_SECONDS"
 ENV_RETRY = "PLANISH_RETRY_SECONDS"
+ENV_RENDEZVOUS = "PLANISH_RENDEZVOUS"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class WorkerSettings:
         gpus: CUDA device indices that its jobs may use.
         lease_seconds: a job whose worker has been silent for so long is given to another one.
         retry_seconds: pause before a crashed job is tried again; it doubles with each crash.
+        rendezvous: host:port where the machines of one job meet; None: jobs have one machine.
     """
 
     store: StoreSettings
@@ -30,6 +32,7 @@ class WorkerSettings:
     gpus: tuple[int, ...] = ()
     lease_seconds: float = 30.0
     retry_seconds: float = 10.0
+    rendezvous: str | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -59,6 +62,7 @@ class WorkerSettings:
             gpus=parse_gpus(os.environ.get(ENV_GPUS, "")),
             lease_seconds=float(os.environ.get(ENV_LEASE) or 30.0),
             retry_seconds=float(os.environ.get(ENV_RETRY) or 10.0),
+            rendezvous=os.environ.get(ENV_RENDEZVOUS) or None,
         )
 
     def to_env(self) -> dict[str, str]:
@@ -69,6 +73,7 @@ class WorkerSettings:
             ENV_GPUS: devices,
             ENV_LEASE: str(self.lease_seconds),
             ENV_RETRY: str(self.retry_seconds),
+            ENV_RENDEZVOUS: self.rendezvous or "",
             "CUDA_VISIBLE_DEVICES": devices,
         }
 

@@ -221,6 +221,7 @@ class Supervisor:
             student=self._stored("student", files.student) if files.student else None,
             artifacts=folder / ARTIFACTS,
             scratch=folder / SCRATCH,
+            rendezvous=self._settings.rendezvous,
             checkpoints=self._files.checkpoints_dir(record.id) if record.kind == "job" else None,
             draft=folder / DRAFT,
             threads=max(1, cores() // self._settings.concurrency),

@@ -10,6 +10,11 @@ from planish.contract.problem import FieldError
 from planish.contract.recipe import Distill, Need, Params, Quantize, Retrain, Stage, op_of
 from planish.contract.spec import FORMATS, Spec
 
+NO_RENDEZVOUS = (
+    "the job asks for more than one node, and this installation has no rendezvous; set "
+    "resources.nodes to 1, or have the operator set PLANISH_RENDEZVOUS"
+)
+
 
 def check_recipe(spec: Spec, *, has_data: bool, has_targets: bool) -> None:
     """Refuse a recipe that cannot work, with the order or the input that would.
@@ -57,12 +62,21 @@ def check_student(spec: Spec, *, has_file: bool) -> None:
         raise InvalidRecipe(detail, (FieldError(pointer="/recipe", detail=detail),))
 
 
-def check_resources(spec: Spec, fleet_gpus: int) -> None:
+def check_resources(spec: Spec, fleet_gpus: int, *, rendezvous: bool) -> None:
     """Refuse a job that no worker of the fleet can ever run.
 
+    Args:
+        spec: of the job.
+        fleet_gpus: of the largest worker.
+        rendezvous: whether machines have a place to meet.
+
     Raises:
-        UnsatisfiableResources: more GPUs than the largest worker has.
+        UnsatisfiableResources: more GPUs than the largest worker has, or machines that cannot meet.
     """
+    if spec.resources.nodes > 1 and not rendezvous:
+        raise UnsatisfiableResources(
+            NO_RENDEZVOUS, (FieldError(pointer="/resources/nodes", detail=NO_RENDEZVOUS),)
+        )
     if spec.resources.gpus > fleet_gpus:
         detail = f"the job asks for {spec.resources.gpus} GPUs; the fleet has {fleet_gpus}"
         raise UnsatisfiableResources(

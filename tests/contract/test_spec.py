@@ -179,8 +179,8 @@ def test_dynamic_int8_as_pt2_is_refused() -> None:
 def test_more_gpus_than_the_fleet_has_is_unsatisfiable() -> None:
     spec = spec_of({"op": "prune"}, resources={"gpus": 4})
     with pytest.raises(UnsatisfiableResources, match="fleet has 2"):
-        check_resources(spec, fleet_gpus=2)
-    check_resources(spec, fleet_gpus=4)
+        check_resources(spec, fleet_gpus=2, rendezvous=False)
+    check_resources(spec, fleet_gpus=4, rendezvous=False)
 
 
 @pytest.mark.parametrize(

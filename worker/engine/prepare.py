@@ -17,6 +17,7 @@ from worker.engine.load.data import Splits, load_splits
 from worker.engine.model import Model
 from worker.engine.passes.protocol import Context
 from worker.engine.progress import Progress
+from worker.engine.train.run import ONE_NODE, Nodes
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class JobInputs:
         student: another model that the recipe works on; None for the uploaded model itself, or for
             an architecture that the spec names.
         checkpoints: folder that outlives an attempt, for training to go on from; None: start over.
+        rendezvous: host:port where the machines of one job meet; None: this machine alone.
     """
 
     job_id: str | None
@@ -43,6 +45,7 @@ class JobInputs:
     teacher: Path | None = None
     student: Path | None = None
     checkpoints: Path | None = None
+    rendezvous: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Prepared:
         student: what the recipe works on in the model's place; None for the model itself.
         student_is_built: whether the student began at random weights.
         checkpoints: folder for training to go on from; None: start over.
+        nodes: machines that train together.
     """
 
     spec: Spec
@@ -65,6 +69,7 @@ class Prepared:
     student: Model | None = None
     student_is_built: bool = False
     checkpoints: Path | None = None
+    nodes: Nodes = ONE_NODE
 
     @property
     def start(self) -> Model:
@@ -83,6 +88,7 @@ class Prepared:
             device=torch.device("cuda" if gpu else "cpu"),
             step=step,
             checkpoints=self.checkpoints,
+            nodes=self.nodes,
         )
 
 
@@ -110,6 +116,7 @@ def prepare(inputs: JobInputs) -> Prepared:
         student=student,
         student_is_built=student is not None and inputs.student is None,
         checkpoints=inputs.checkpoints,
+        nodes=Nodes(spec.resources.nodes, inputs.rendezvous, inputs.job_id or "planish"),
     )
 
 

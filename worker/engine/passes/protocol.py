@@ -16,6 +16,7 @@ from planish.contract.spec import Spec
 from worker.engine.load.data import Splits
 from worker.engine.model import Model
 from worker.engine.progress import Progress
+from worker.engine.train.run import ONE_NODE, Nodes
 
 P = TypeVar("P", bound=Params)
 
@@ -33,6 +34,7 @@ class Context:
         device: where training runs.
         step: position in the recipe, from 1.
         checkpoints: folder that training goes on from after a crash; None: it starts over.
+        nodes: machines that train together.
     """
 
     spec: Spec
@@ -43,6 +45,7 @@ class Context:
     device: torch.device
     step: int
     checkpoints: Path | None = None
+    nodes: Nodes = ONE_NODE
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def _by_strategy(
         return train(model, loss, run)
     if params.strategy == "data_parallel":
         return train(model, loss, run, DataParallel())
-    return train_spread(model, ctx.teacher, loss, run, ctx.spec, params)
+    return train_spread(model, ctx.teacher, loss, run, ctx.spec, params, ctx.nodes)
 
 
 def plan_training(

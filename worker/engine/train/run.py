@@ -50,6 +50,29 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """Which machines train together.
+
+    Attributes:
+        count: how many.
+        rendezvous: host:port where they meet; None: this machine alone.
+        name: of the meeting: the job's id.
+    """
+
+    count: int = 1
+    rendezvous: str | None = None
+    name: str = "planish"
+
+    @property
+    def meet(self) -> str | None:
+        """Where several machines meet; None for one machine."""
+        return self.rendezvous if self.count > 1 else None
+
+
+ONE_NODE = Nodes()
+
+
+@dataclass(frozen=True)
 class Trained:
     """What became of a run.
 

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from planish.contract import errors
-from planish.contract.errors import InvalidRecipe, PlanishError
+from planish.contract.checks import NO_RENDEZVOUS
+from planish.contract.errors import InvalidRecipe, PlanishError, UnsatisfiableResources
 from planish.contract.job import EventType
 from planish.contract.recipe import Distill, Retrain
 from planish.contract.report import Epoch
@@ -23,8 +23,10 @@ from planish.contract.spec import Spec
 from worker.engine.distill.lesson import DistillationLoss
 from worker.engine.model import Model
 from worker.engine.progress import Progress
+from worker.engine.train.loop import check_run
 from worker.engine.train.losses import Loss, TaskLoss
-from worker.engine.train.run import Run, Trained
+from worker.engine.train.run import Nodes, Run, Trained
+from worker.engine.train.spread.meeting import call
 from worker.engine.train.spread.parcel import (
     ERROR,
     PARCEL,
@@ -40,21 +42,6 @@ from worker.engine.train.spread.parcel import (
 ROOT = Path(__file__).resolve().parents[4]
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """Which machines train together.
-
-    Attributes:
-        count: how many.
-        rendezvous: host:port where they meet; None: this machine alone.
-        name: of the meeting: the job's id.
-    """
-
-    count: int = 1
-    rendezvous: str | None = None
-    name: str = "planish"
 
 
 def processes_of(params: Distill | Retrain, gpus: int) -> int:
@@ -78,7 +65,7 @@ def train_spread(
     run: Run,
     spec: Spec,
     params: Distill | Retrain,
-    nodes: Nodes = Nodes(),
+    nodes: Nodes,
 ) -> Trained:
     """Train a model in place by `params.strategy` (ddp, fsdp), as `loop.train` does in one process.
 
@@ -93,11 +80,17 @@ def train_spread(
 
     Raises:
         InvalidRecipe, TrainingDiverged, OutOfMemory: as in one process.
+        UnsatisfiableResources: several machines, and no place to meet.
         RuntimeError: a process died; what it said is in the log.
     """
+    if nodes.count > 1 and nodes.rendezvous is None:
+        raise UnsatisfiableResources(NO_RENDEZVOUS)
     if not isinstance(loss, TaskLoss | DistillationLoss):
         raise TypeError(f"a loss of type {type(loss).__name__} cannot go to other processes")
     count = processes_of(params, spec.resources.gpus if run.device.type == "cuda" else 0)
+    check_run(model, run, count * nodes.count)
+    if isinstance(loss, DistillationLoss):
+        loss.close()  # its hooks must not be part of the graph that is written
     with tempfile.TemporaryDirectory(prefix="spread-") as name:
         folder = Path(name)
         write_model(model, folder, "model", training=True)
@@ -106,6 +99,8 @@ def train_spread(
             write_model(teacher, folder, "teacher", training=False)
         parcel = _parcel(model, run, spec, params, folder, taught=taught, processes=count)
         (folder / PARCEL).write_text(parcel.model_dump_json())
+        if nodes.meet is not None and run.checkpoints is not None:
+            call(run.checkpoints, folder, count, nodes)
         _watch(folder, count, nodes, run.progress)
         model.module.load_state_dict(load_file(folder / WEIGHTS))
         words = json.loads((folder / RESULT).read_text())
@@ -146,7 +141,10 @@ def _parcel(
 
 
 def _watch(folder: Path, processes: int, nodes: Nodes, progress: Progress) -> None:
-    """Run torchrun to its end, and pass on what rank 0 tells."""
+    """Run torchrun to its end, and pass on what rank 0 tells.
+
+    `folder` must be on storage that all machines share.
+    """
     with subprocess.Popen(
         torchrun(folder, processes, nodes), env=environment(nodes), stdin=subprocess.DEVNULL
     ) as agent:
@@ -167,11 +165,11 @@ def _watch(folder: Path, processes: int, nodes: Nodes, progress: Progress) -> No
 def torchrun(folder: Path, processes: int, nodes: Nodes) -> list[str]:
     """Return the command that runs this machine's processes."""
     meeting = ["--standalone"]
-    if nodes.rendezvous is not None:
+    if nodes.meet is not None:
         meeting = [
             f"--nnodes={nodes.count}",
             "--rdzv-backend=c10d",
-            f"--rdzv-endpoint={nodes.rendezvous}",
+            f"--rdzv-endpoint={nodes.meet}",
             f"--rdzv-id={nodes.name}",
         ]
     return [
@@ -187,7 +185,7 @@ def environment(nodes: Nodes) -> dict[str, str]:
     """Return the environment of torchrun: ours, and the way to our modules."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     there = dict(os.environ) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    if nodes.rendezvous is None:
+    if nodes.meet is None:
         there |= {"GLOO_SOCKET_IFNAME": "lo"}
     return there
 
