@@ -123,8 +123,8 @@ def run_fold(net: Net, samples: int, fold: object) -> tuple[dict, np.ndarray, di
         seconds = time.perf_counter() - began
         save_onnx(outcome.model, files["planish"])
         shared, name = splits.calibration.head(samples), model.inputs[0].name
-        _onnxruntime_static(files["float"], files["onnxruntime"], shared, name)
-        _nncf(files["float"], files["nncf"], shared, name)
+        onnxruntime_static(files["float"], files["onnxruntime"], shared, name)
+        nncf_static(files["float"], files["nncf"], shared, name)
         outputs = {name: _outputs(path, splits.sealed) for name, path in files.items()}
         operators = read_runtime_graph(files["planish"])
     told = {key: value for key, value in outcome.facts.items() if key != "weight_scales"}
@@ -151,7 +151,8 @@ def _outputs(path: Path, data: Dataset) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _onnxruntime_static(source: Path, target: Path, samples: Dataset, name: str) -> None:
+def onnxruntime_static(source: Path, target: Path, samples: Dataset, name: str) -> None:
+    """Quantize an ONNX file with ONNX Runtime's quantizer; `name` is that of its input."""
     prepared = target.with_suffix(".prepared.onnx")
     with exporter_silenced():
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
@@ -166,7 +167,8 @@ def _onnxruntime_static(source: Path, target: Path, samples: Dataset, name: str)
         )
 
 
-def _nncf(source: Path, target: Path, samples: Dataset, name: str) -> None:
+def nncf_static(source: Path, target: Path, samples: Dataset, name: str) -> None:
+    """Quantize an ONNX file with NNCF; `name` is that of its input."""
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
