@@ -66,12 +66,38 @@ def scale_channels(net: SmallMobileNet, powers: float, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for norm, reader in net.inner():
-            draw = torch.rand(norm.num_features, generator=generator)
-            factor = 2 ** ((2 * draw - 1) * powers)
-            norm.weight.mul_(factor)
-            norm.bias.mul_(factor)
+            factor = _draw(norm.num_features, powers, generator)
+            _multiply(norm, factor)
             depthwise = reader.groups > 1
             reader.weight.div_(factor[:, None, None, None] if depthwise else factor[:, None, None])
+
+
+def scale_streams(net: SmallMobileNet, powers: float, seed: int = 0) -> None:
+    """As `scale_channels`, and the channels that flow from block to block as well.
+
+    A residual stream has several layers that make it and several that read it; all take part.
+    """
+    scale_channels(net, powers, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    made = net.stem[1]
+    with torch.no_grad():
+        factor = _draw(made.num_features, powers, generator)
+        _multiply(made, factor)
+        for block in net.blocks:
+            block.up[0].weight.div_(factor[:, None, None])
+            if not block.added:
+                factor = _draw(block.norm.num_features, powers, generator)
+            _multiply(block.norm, factor)
+        net.head[0].weight.div_(factor[:, None, None])
+
+
+def _draw(count: int, powers: float, generator: torch.Generator) -> Tensor:
+    return 2 ** ((2 * torch.rand(count, generator=generator) - 1) * powers)
+
+
+def _multiply(norm: nn.BatchNorm2d, factor: Tensor) -> None:
+    norm.weight.mul_(factor)
+    norm.bias.mul_(factor)
 
 
 def train(net: nn.Module, inputs: Tensor, labels: Tensor, epochs: int, rate: float) -> None:

@@ -12,7 +12,8 @@ from tests.engine.passes.models import NETS, canonical, zoo_model
 from tests.engine.quantize.conftest import Trained, folded
 from tests.zoo import seeded
 from worker.engine.model import Model, first_output
-from worker.engine.quantize.equalization import coupled_layers, equalize
+from worker.engine.quantize.equalization import equalize
+from worker.engine.quantize.streams import streams
 
 
 def outputs(model: Model) -> Tensor:
@@ -34,8 +35,8 @@ def test_the_function_of_every_zoo_network_stays(name: str) -> None:
 
 
 def test_scaled_channels_are_balanced_again(digits_net: Trained) -> None:
-    after, pairs = equalize(digits_net.scaled)
-    assert len(pairs) >= 6
+    after, found = equalize(digits_net.scaled)
+    assert len(found) >= 6
     made = ranges(after, "blocks.0.up.0", (1, 2, 3))
     read = ranges(after, "blocks.0.depthwise.0", (1, 2, 3))
     assert torch.allclose(made, read, rtol=0.02)
@@ -52,25 +53,49 @@ def test_the_original_is_left_alone(digits_net: Trained) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-class Fork(nn.Module):
-    """The first layer's output is read twice; the second pair is coupled by a flattening."""
+class Residual(nn.Module):
+    """Two layers make the channels of one stream, three read them; one of the sums is an output."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3, 4, 1)
-        self.left = nn.Conv2d(4, 4, 3, padding=1)
-        self.right = nn.Conv2d(4, 4, 1)
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.up, self.down = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.side = nn.Conv2d(4, 2, 1)
         self.last = nn.Linear(4 * 16, 5)
+        self.shown = shown
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.first(x))
-        x = torch.relu(self.left(x)) + self.right(x)
-        return self.last(torch.relu(x).flatten(1))
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = torch.relu(self.stem(x))
+        y = x + self.down(torch.relu(self.up(x)))
+        outputs = self.last(y.flatten(1)), self.side(y)
+        return (*outputs, y) if self.shown else outputs
 
 
-def test_a_value_with_two_readers_couples_nobody() -> None:
-    model = canonical(*seeded(Fork, (2, 3, 4, 4)))
-    assert list(coupled_layers(model.module)) == []
+def test_a_residual_stream_is_scaled_as_one() -> None:
+    before = canonical(*seeded(lambda: Residual(shown=False), (2, 3, 4, 4)))
+    with torch.no_grad():  # scale the stream: what makes it, and what reads it
+        factor = torch.tensor([100.0, 1.0, 0.05, 7.0])
+        for name in ("stem", "down"):
+            layer = before.module.get_submodule(name)
+            layer.weight.mul_(factor[:, None, None, None])
+            layer.bias.mul_(factor)
+        for name in ("up", "side"):
+            before.module.get_submodule(name).weight.div_(factor[:, None, None])
+        before.module.get_submodule("last").weight.div_(factor.repeat_interleave(16))
+    after, found = equalize(before)
+    assert {(stream.makers, stream.readers) for stream in found} == {
+        (("stem", "down"), ("up", "last", "side")),
+        (("up",), ("down",)),
+    }
+    made = torch.stack([ranges(after, name, (1, 2, 3)) for name in ("stem", "down")]).amax(0)
+    assert made.max() / made.min() < 10
+    want = outputs(before)
+    assert (outputs(after) - want).abs().max() < 1e-5 * want.abs().max()
+
+
+def test_a_stream_that_is_an_output_is_left_alone() -> None:
+    model = canonical(*seeded(lambda: Residual(shown=True), (2, 3, 4, 4)))
+    assert [stream.words() for stream in streams(model)] == ["up → down"]
 
 
 def test_a_linear_layer_behind_flattened_channels_is_coupled() -> None:
@@ -84,8 +109,8 @@ def test_a_linear_layer_behind_flattened_channels_is_coupled() -> None:
         )
 
     before = canonical(*seeded(build, (2, 3, 4, 4)))
-    after, pairs = equalize(before)
-    assert [(pair.first, pair.second) for pair in pairs] == [("0", "4")]
+    after, found = equalize(before)
+    assert [stream.words() for stream in found] == ["0 → 4"]
     made = ranges(after, "0", (1, 2, 3))
     read = ranges(after, "4", (0,)).reshape(4, 4).amax(1)
     assert torch.allclose(made, read, rtol=0.01)
@@ -106,6 +131,6 @@ def test_grouped_convolutions_keep_their_function() -> None:
     before = canonical(*seeded(build, (2, 4, 5, 5)))
     with torch.no_grad():
         before.module.get_submodule("0").weight[3] *= 50
-    after, pairs = equalize(before)
-    assert len(pairs) == 1
+    after, found = equalize(before)
+    assert len(found) == 1
     assert (outputs(after) - outputs(before)).abs().max() < 1e-5 * outputs(before).abs().max()

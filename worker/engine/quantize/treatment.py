@@ -13,9 +13,10 @@ from worker.engine.load.dataset import Dataset
 from worker.engine.model import Model
 from worker.engine.quantize.adaround import Rounded, learn_rounding
 from worker.engine.quantize.bias_correction import correct_biases
-from worker.engine.quantize.equalization import Coupled, equalize
+from worker.engine.quantize.equalization import equalize
 from worker.engine.quantize.prepared import Batches, Prepared, observe, prepare
 from worker.engine.quantize.smoothquant import Smoothed, smooth
+from worker.engine.quantize.streams import Stream
 
 _BATCH = 32
 LEARNING_SAMPLES = 256
@@ -63,7 +64,7 @@ class Treated:
         layers: which layers become integers.
         model: float, with the weights that are rounded.
         prepared: its graph, calibrated.
-        coupled: pairs of layers that were equalized.
+        equalized: streams whose ranges were balanced.
         smoothed: inputs that were smoothed.
         rounded: layers whose rounding was learned.
         biases: how many biases were corrected.
@@ -73,7 +74,7 @@ class Treated:
     layers: tuple[str, ...]
     model: Model
     prepared: Prepared
-    coupled: tuple[Coupled, ...] = ()
+    equalized: tuple[Stream, ...] = ()
     smoothed: tuple[Smoothed, ...] = ()
     rounded: tuple[Rounded, ...] = ()
     biases: int = 0
@@ -110,11 +111,11 @@ def treat(
         seed: of learned rounding.
         tell: told how many samples were observed.
     """
-    coupled: tuple[Coupled, ...] = ()
+    equalized: tuple[Stream, ...] = ()
     smoothed: tuple[Smoothed, ...] = ()
     model = model.clone()
     if treatment.equalized:
-        model, coupled = equalize(model)
+        model, equalized = equalize(model)
     if treatment.smoothed:
         model, smoothed = smooth(model, layers, samples)
     if treatment.corrected:
@@ -123,7 +124,7 @@ def treat(
     prepared = prepare(model, params, layers)
     observe(prepared, _told(samples, tell))
     few = samples.head(LEARNING_SAMPLES)
-    done = Treated(treatment, layers, model, prepared, coupled, smoothed)
+    done = Treated(treatment, layers, model, prepared, equalized, smoothed)
     if treatment.adaptive:
         done = replace(done, rounded=learn_rounding(prepared, few, seed))
     if treatment.corrected:

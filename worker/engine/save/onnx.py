@@ -18,6 +18,7 @@ from worker.engine.model import Model, Quantization
 from worker.engine.quantize.packed import with_runtime_operators
 from worker.engine.save.bfloat16 import store_in_bfloat16, widened
 from worker.engine.save.compact import compact, input_symbols, rename_dimensions
+from worker.engine.save.float_layers import keep_in_float
 from worker.engine.save.program import export_program, quiet
 
 # Opset 23 joins attention into one operator, whose products no quantizer sees.
@@ -44,6 +45,8 @@ def save_onnx(model: Model, path: Path) -> None:
     quantization = model.quantization
     if quantization is not None and quantization.params.mode == "dynamic":
         proto = _dynamic_int8(proto, quantization)
+    elif quantization is not None and quantization.params.mode in ("static", "qat"):
+        keep_in_float(proto)
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString())
 

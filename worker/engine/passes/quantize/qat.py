@@ -102,7 +102,7 @@ def _begun(
         equalized = replace(treatment, equalized=True)
         other = treat(model, params, layers, equalized, samples, context.seed)
         reached = judge.judge(other.prepared.graph)
-        if other.coupled and reached.sqnr_db > quality.sqnr_db:
+        if other.equalized and reached.sqnr_db > quality.sqnr_db:
             return other, reached
     return best, quality
 

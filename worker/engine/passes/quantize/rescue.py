@@ -160,7 +160,7 @@ class Search:
 
     def _try(self, name: str, treatment: Treatment, layers: tuple[str, ...]) -> None:
         treated = self._treat(treatment, layers)
-        if treatment.equalized and not treated.coupled and not self.best.treatment.equalized:
+        if treatment.equalized and not treated.equalized and not self.best.treatment.equalized:
             return
         quality = self.judge.judge(treated.prepared.graph)
         better = quality.sqnr_db > self.quality.sqnr_db

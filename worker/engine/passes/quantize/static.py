@@ -76,8 +76,8 @@ def plan(model: Model, params: Quantize, context: Context) -> PassPlan:
 def treatment_facts(treated: Treated) -> dict[str, JsonValue]:
     """Return what each method that was used has done."""
     facts: dict[str, JsonValue] = {}
-    if treated.coupled:
-        facts["equalized"] = [f"{pair.first} → {pair.second}" for pair in treated.coupled]
+    if treated.equalized:
+        facts["equalized"] = [stream.words() for stream in treated.equalized]
     if treated.smoothed:
         facts["smoothed"] = [
             {
