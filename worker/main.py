@@ -1,4 +1,4 @@
-"""The worker: ``python -m worker.main [--concurrency N] [--gpus 0,1]``.
+"""The worker: ``python -m worker.main [--concurrency N] [--gpus 0,1] [--join]``.
 
 Starts the Celery processes, tells the fleet when they are ready, and runs recovery. On TERM or INT
 running jobs go back to the queue and everything ends within seconds; killed outright, the kernel
@@ -119,17 +119,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to stop; return the exit code."""
     log_to(sys.stderr, JsonFormatter())
     try:
-        settings = _settings(argv)
+        settings, joins = _settings(argv)
     except ValueError as error:
         log.error("%s", error)  # noqa: TRY400 - the text says it all
         return 2
+    if joins:
+        from worker.join import join  # with torch, which no other worker process loads
+
+        return join(settings)
     worker = Worker(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     return worker.run()
 
 
-def _settings(argv: Sequence[str] | None) -> WorkerSettings:
+def _settings(argv: Sequence[str] | None) -> tuple[WorkerSettings, bool]:
+    """Return how to work, and whether only to help other machines."""
     defaults = WorkerSettings.from_env()
     parser = argparse.ArgumentParser(
         prog="planish worker", description="Take jobs and plans from the queue and run them."
@@ -140,8 +145,12 @@ def _settings(argv: Sequence[str] | None) -> WorkerSettings:
     parser.add_argument(
         "--gpus", type=parse_gpus, default=defaults.gpus, help="CUDA devices for its jobs, e.g. 0,1"
     )
+    parser.add_argument(
+        "--join", action="store_true", help="take no jobs; train with other machines' jobs"
+    )
     arguments = parser.parse_args(argv)
-    return dataclasses.replace(defaults, concurrency=arguments.concurrency, gpus=arguments.gpus)
+    settings = dataclasses.replace(defaults, concurrency=arguments.concurrency, gpus=arguments.gpus)
+    return settings, arguments.join
 
 
 if __name__ == "__main__":

@@ -95,13 +95,16 @@ def worker(
         str | None, typer.Option("--gpus", metavar="0,1", help="CUDA devices for its jobs.")
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Jobs at a time.")] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="Take no jobs: train with other machines' jobs.")
+    ] = False,
     data_dir: DataDirOption = None,
     redis_url: RedisOption = None,
 ) -> None:
     """Run a worker alone; it takes jobs from the Redis of the API."""
     require("worker", WORKER_MODULES)
-    options = (("--concurrency", workers), ("--gpus", gpus))
-    _become("worker.main", dict(options), _shared(data_dir, redis_url))
+    options = {"--concurrency": workers, "--gpus": gpus, "--join": "" if join else None}
+    _become("worker.main", options, _shared(data_dir, redis_url))
 
 
 def default_data_dir() -> Path:
@@ -122,7 +125,11 @@ def _become(
 ) -> NoReturn:
     """Replace this process by an app's, so that signals reach it directly."""
     given = [
-        text for key, value in options.items() if value is not None for text in (key, str(value))
+        text
+        for key, value in options.items()
+        if value is not None
+        for text in (key, str(value))
+        if text
     ]
     arguments = command(module, *given)
     os.execve(arguments[0], arguments, environment(shared))  # noqa: S606 - our own interpreter

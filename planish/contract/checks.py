@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from planish.contract.errors import InvalidRecipe, MissingPart, UnsatisfiableResources
 from planish.contract.passes.distill import CLASSES
 from planish.contract.problem import FieldError
-from planish.contract.recipe import Distill, Need, Params, Quantize, Retrain, Stage, op_of
+from planish.contract.recipe import Distill, Need, Params, Quantize, Retrain, Spread, Stage, op_of
 from planish.contract.spec import FORMATS, Spec
 
 NO_RENDEZVOUS = (
@@ -30,6 +30,7 @@ def check_recipe(spec: Spec, *, has_data: bool, has_targets: bool) -> None:
     recipe = spec.recipe or ()
     errors = [
         *_order(recipe),
+        *_nodes(spec, recipe),
         *_needs(spec, recipe, has_data, has_targets),
         *_tasks(spec, recipe),
         *_outputs(spec, recipe),
@@ -94,6 +95,18 @@ def _order(recipe: tuple[Params, ...]) -> list[FieldError]:
                 FieldError(pointer=f"/recipe/{index}", detail=_why_last(op, before, recipe))
             )
     return errors
+
+
+def _nodes(spec: Spec, recipe: tuple[Params, ...]) -> list[FieldError]:
+    """Refuse machines that would have nothing to do."""
+    spread = any(isinstance(p, Spread) and p.strategy in ("ddp", "fsdp") for p in recipe)
+    if spec.resources.nodes == 1 or spread:
+        return []
+    detail = (
+        f"resources.nodes is {spec.resources.nodes}, and no pass trains on several machines; set "
+        'strategy "ddp" or "fsdp" in retrain or distill, or nodes to 1'
+    )
+    return [FieldError(pointer="/resources/nodes", detail=detail)]
 
 
 def _why_last(op: str, before: str, recipe: tuple[Params, ...]) -> str:

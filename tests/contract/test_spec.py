@@ -176,6 +176,19 @@ def test_dynamic_int8_as_pt2_is_refused() -> None:
         check_recipe(spec, has_data=True, has_targets=True)
 
 
+def test_nodes_without_a_rendezvous_are_unsatisfiable() -> None:
+    spec = spec_of({"op": "retrain", "strategy": "ddp"}, resources={"nodes": 2})
+    with pytest.raises(UnsatisfiableResources, match="PLANISH_RENDEZVOUS"):
+        check_resources(spec, fleet_gpus=0, rendezvous=False)
+    check_resources(spec, fleet_gpus=0, rendezvous=True)
+
+
+def test_nodes_that_would_have_nothing_to_do_are_refused() -> None:
+    spec = spec_of({"op": "retrain"}, resources={"nodes": 2})
+    with pytest.raises(InvalidRecipe, match='strategy "ddp"'):
+        check_recipe(spec, has_data=True, has_targets=True)
+
+
 def test_more_gpus_than_the_fleet_has_is_unsatisfiable() -> None:
     spec = spec_of({"op": "prune"}, resources={"gpus": 4})
     with pytest.raises(UnsatisfiableResources, match="fleet has 2"):
