@@ -11,13 +11,14 @@ from planish.contract.checks import check_recipe, check_student
 from planish.contract.errors import InvalidData, InvalidModel, MissingPart
 from planish.contract.problem import FieldError
 from planish.contract.spec import ModelSpec, Spec
+from planish.gate.answers import Answer, architecture_answer, differ, program_answer
 from planish.gate.arrays import ArrayHeader, read_headers
 from planish.gate.identify import ModelFormat, check_checkpoint
 from planish.gate.inputs import architecture_inputs, check_stated_inputs, model_format
 from planish.gate.match import TARGETS, check_preprocess, match_arrays, teaches
 from planish.gate.pt2 import Package, check_content, open_package, program_inputs
 from planish.gate.safetensors import read_tensors
-from planish.gate.signature import Signature
+from planish.gate.signature import Signature, show_shape
 
 # A program this large has some ten thousand calls; the worker looks at larger ones.
 MAX_PROGRAM = 16 << 20
@@ -53,63 +54,93 @@ def check_upload(spec: Spec, paths: Mapping[str, Path]) -> GateReport:
     """
     if "model" not in paths:
         raise _missing("model", "a model file is needed")
-    kind, inputs = _check_model(paths["model"], spec.model, "model")
-    _check_other("teacher", spec.teacher, paths, inputs)
+    model = _check_model(paths["model"], spec.model, "model")
+    _check_other("teacher", spec.teacher, paths, model)
     check_student(spec, has_file="student" in paths)
-    _check_other("student", spec.student, paths, inputs)
-    has_targets = _check_data(spec, paths, inputs)
+    _check_other("student", spec.student, paths, model)
+    has_targets = _check_data(spec, paths, model.inputs)
     has_data = "data" in paths
     if spec.recipe is not None:
         check_recipe(spec, has_data=has_data, has_targets=has_targets)
-    return GateReport(kind, inputs, has_data, has_targets)
+    return GateReport(model.format, model.inputs, has_data, has_targets)
 
 
-def _check_model(
-    path: Path, spec: ModelSpec, part: str
-) -> tuple[ModelFormat, tuple[Signature, ...] | None]:
+@dataclass(frozen=True)
+class _Found:
+    """What one model file says about itself; None where only the worker can tell."""
+
+    format: ModelFormat
+    inputs: tuple[Signature, ...] | None
+    answer: Answer | None
+
+
+def _check_model(path: Path, spec: ModelSpec, part: str) -> _Found:
     kind = model_format(path, spec, part)
     if kind == "pt2":
-        return kind, _check_program(open_package(path), spec, part)
+        return _check_program(open_package(path), spec, part)
     if kind == "safetensors":
         read_tensors(path, InvalidModel)
     else:
         check_checkpoint(path)
-    return kind, architecture_inputs(spec, part)[1]
+    return _named(kind, spec, part)
 
 
-def _check_program(package: Package, spec: ModelSpec, part: str) -> tuple[Signature, ...] | None:
+def _named(kind: ModelFormat, spec: ModelSpec, part: str) -> _Found:
+    """Return what a network of a named architecture takes and answers."""
+    config, inputs = architecture_inputs(spec, part)
+    return _Found(kind, inputs, architecture_answer(config))
+
+
+def _check_program(package: Package, spec: ModelSpec, part: str) -> _Found:
     if package.program_size() > MAX_PROGRAM:
-        return None
+        return _Found("pt2", None, None)
     program = package.program()
     inputs = program_inputs(program)
     check_content(package, program)
     check_stated_inputs(spec, inputs, part)
-    return inputs
+    return _Found("pt2", inputs, program_answer(program))
 
 
 def _check_other(
     part: Literal["teacher", "student"],
     described: ModelSpec | None,
     paths: Mapping[str, Path],
-    inputs: tuple[Signature, ...] | None,
+    model: _Found,
 ) -> None:
     """Check a teacher or student; a student may be an architecture without a file."""
     if part in paths:
-        _, theirs = _check_model(paths[part], described or ModelSpec(), part)
+        other = _check_model(paths[part], described or ModelSpec(), part)
     elif described is None:
         return
     elif part == "student":
-        theirs = architecture_inputs(described, part)[1]
+        other = _named("state_dict", described, part)
     else:
         raise _missing(part, "the spec describes a teacher, but no teacher file came")
-    if inputs is None or theirs is None:
-        return
-    if [(_sizes(i.shape), i.dtype) for i in theirs] != [(_sizes(i.shape), i.dtype) for i in inputs]:
-        detail = (
-            f"the {part} takes {_show(theirs)}, the model {_show(inputs)}; they see the same "
-            "data, so their inputs must have the same shapes and types"
+    if other.inputs is not None and model.inputs is not None:
+        theirs, ours = (
+            [(_sizes(i.shape), i.dtype) for i in m.inputs or ()] for m in (other, model)
         )
-        raise InvalidModel(detail, (FieldError(pointer=f"/{part}", detail=detail),))
+        if theirs != ours:
+            raise _disagrees(
+                part,
+                f"the {part} takes {_show(other.inputs)}, the model {_show(model.inputs)}; they "
+                "see the same data, so their inputs must have the same shapes and types",
+            )
+    if differ(other.answer, model.answer):
+        raise _disagrees(
+            part,
+            f"the {part}'s outputs are {_words(other.answer)} per sample, the model's "
+            f"{_words(model.answer)}; both must answer the same question",
+        )
+
+
+def _disagrees(part: str, detail: str) -> InvalidModel:
+    return InvalidModel(detail, (FieldError(pointer=f"/{part}", detail=detail),))
+
+
+def _words(answer: Answer | None) -> str:
+    """Return a shape for people; a size that varies is a dot."""
+    return show_shape(tuple("·" if size is None else size for size in answer or ()))
 
 
 def _sizes(shape: tuple[int | str, ...]) -> tuple[int | None, ...]:

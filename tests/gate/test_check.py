@@ -30,10 +30,11 @@ from planish.contract.spec import (
     Preprocess,
     Spec,
 )
+from planish.gate.answers import differ, program_answer
 from planish.gate.archive import MAX_ENTRIES
 from planish.gate.check import check_upload
 from planish.gate.pickles import MAX_PICKLE
-from planish.gate.pt2 import MAX_NODES, MAX_PROGRAM
+from planish.gate.pt2 import MAX_NODES, MAX_PROGRAM, open_package
 from planish.gate.safetensors import MAX_HEADER, MAX_TENSORS
 from planish.gate.signature import Signature, show_shape
 from tests import zoo
@@ -208,13 +209,34 @@ def test_a_student_must_see_what_the_model_sees(pt2: Path, tmp_path: Path) -> No
     check_upload(QUICK, {"model": pt2, "student": pt2})
 
 
+@pytest.mark.parametrize("part", ["teacher", "student"])
+def test_other_outputs_than_the_models_are_refused_at_submit(
+    pt2: Path, tmp_path: Path, part: str
+) -> None:
+    module, example = zoo.small_residual_cnn(classes=7)
+    other = export_pt2(module, example, tmp_path / "a.pt2")
+    words = rf"the {part}'s outputs are \(7\) per sample, the model's \(10\)"
+    with pytest.raises(InvalidModel, match=words) as error:
+        check_upload(QUICK, {"model": pt2, part: other})
+    assert error.value.errors[0].pointer == f"/{part}"
+
+
+def test_outputs_that_vary_are_left_to_the_worker(tmp_path: Path) -> None:
+    tokens = export_pt2(*zoo.tied(), tmp_path / "a.pt2")
+    assert program_answer(open_package(tokens).program()) == (7, 20)
+    assert not differ((7, 20), (None, 20))
+    assert differ((7, 20), (None, 21))
+    assert differ((7, 20), (20,))
+
+
 def built(recipe: tuple[Pass, ...], name: str | None = "cifar_resnet") -> Spec:
     named = None if name is None else Architecture(library="planish", name=name)
     return Spec(recipe=recipe, student=ModelSpec(architecture=named))
 
 
 def test_a_student_of_random_weights_must_be_trained(tmp_path: Path) -> None:
-    images = export_pt2(nn.Flatten(), (torch.zeros(2, 3, 32, 32),), tmp_path / "a.pt2")
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    images = export_pt2(network, (torch.zeros(2, 3, 32, 32),), tmp_path / "a.pt2")
     data = tmp_path / "data.npz"
     np.savez(data, inputs=np.zeros((4, 3, 32, 32), "f4"), targets=np.zeros(4, "i8"))
     paths = {"model": images, "data": data}

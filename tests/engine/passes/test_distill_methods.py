@@ -274,7 +274,7 @@ def test_a_lesson_is_plain_values_that_another_process_can_read() -> None:
     values = []
     for known in (lesson, again):
         loss = known.loss(model.module)
-        values.append(float(loss(model.module(*inputs), inputs, targets)))
+        values.append(loss(model.module(*inputs), inputs, targets).item())
         loss.close()
     assert values[0] == values[1]
 
