@@ -19,12 +19,18 @@ def print_comparison(report: Report) -> None:
 
 
 def comparison_rows(report: Report) -> Sequence[Row]:
-    """Return metric, size, latencies, MACs and parameters; ratios are before / after."""
+    """Return metric, size, latencies, MACs and parameters; ratios are before / after.
+
+    The size under zstd stands there where it says more than the size itself: with many zeros.
+    """
     before, after, ratios = report.baseline, report.optimized, report.ratios
     rows: list[Row] = [
         (before.metric.name, _metric(before.metric), _metric(after.metric), _change(report)),
         ("size", size_text(before.size_bytes), size_text(after.size_bytes), _less(ratios.size)),
     ]
+    if before.compressed_bytes and after.compressed_bytes and ratios.zeros_tell:
+        sizes = size_text(before.compressed_bytes), size_text(after.compressed_bytes)
+        rows.append(("compressed", *sizes, _less(ratios.compressed)))
     for name in ("p50", "p99"):
         cells = _latency(before.latency_ms, name), _latency(after.latency_ms, name)
         rows.append((f"latency {name}", *cells, faster(ratios.latency) if name == "p50" else ""))

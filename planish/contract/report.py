@@ -40,12 +40,16 @@ class Measures(Evidence):
     """One side of the comparison, measured in the target runtime.
 
     `precision` is what the runtime computed in where the file does not say integers.
+    `compressed_bytes` is the file's size under zstd at level 19: zeros of single weights show there
+    alone. Measured for files of up to 2 MB, of up to 200 MB where more than a tenth of the weights
+    is zero; else null.
     """
 
     metric: Metric
     size_bytes: int
     params: int
     nonzero_params: int
+    compressed_bytes: int | None = None
     macs: int | None
     latency_ms: Latency | None
     peak_memory_bytes: int | None
@@ -56,12 +60,18 @@ class Measures(Evidence):
 
 
 class Ratios(Evidence):
-    """baseline / optimized, bigger is better."""
+    """baseline / optimized, bigger is better; `compressed` of both files under zstd."""
 
     size: float
     latency: float | None
     macs: float | None
     params: float
+    compressed: float | None = None
+
+    @property
+    def zeros_tell(self) -> bool:
+        """Whether compression finds notably more in the optimized file than its size says."""
+        return self.compressed is not None and self.compressed > 1.1 * self.size
 
 
 class Fidelity(Evidence):

@@ -24,7 +24,7 @@ from worker.engine.planning import make_plan
 from worker.engine.prepare import JobInputs, Prepared, prepare
 from worker.engine.progress import Progress
 from worker.engine.publish import Files, export, publish
-from worker.engine.report.build import Findings, build_report, measured_side
+from worker.engine.report.build import Findings, build_report, measured_sides
 from worker.engine.report.layers import float_by_mistake, layer_sizes, layer_table
 from worker.engine.report.result import main_output
 from worker.engine.stages import Stages, Worked, run_passes
@@ -91,13 +91,18 @@ def _findings(
     spec = inputs.spec
     main = main_output(spec.outputs, spec.target.runtime)
     sealed = prepared.splits.sealed if prepared.splits else None
+    baseline, optimized = measured_sides(
+        (prepared.original, worked.model),
+        (before[main], after[main]),
+        (compared.baseline, compared.optimized),
+    )
     floats = _float_layers(worked.model, after, spec.target)
     return Findings(
         job_id=inputs.job_id,
         target=spec.target,
         seed=spec.seed,
-        baseline=measured_side(prepared.original, before[main], compared.baseline),
-        optimized=measured_side(worked.model, after[main], compared.optimized),
+        baseline=baseline,
+        optimized=optimized,
         latency_ratio=compared.latency_ratio,
         quality=compared.quality,
         samples=compared.samples,

@@ -21,7 +21,13 @@ from planish.contract.report import (
 from planish.contract.spec import Target
 from worker.engine.measure.latency import SideTimes
 from worker.engine.measure.macs import count_macs
-from worker.engine.measure.size import ParameterCount, count_parameters, file_bytes
+from worker.engine.measure.size import (
+    ParameterCount,
+    compressed_bytes,
+    count_parameters,
+    file_bytes,
+    is_worth_compressing,
+)
 from worker.engine.model import Model
 from worker.engine.report.certificate import certify
 from worker.engine.report.environment import describe_environment
@@ -35,12 +41,14 @@ class Side:
 
     Attributes:
         size_bytes: of the artifact.
+        compressed_bytes: of the artifact under zstd; None where it was not measured.
         parameters: learnt numbers.
         macs: for one sample.
         times: latency and memory of its process.
     """
 
     size_bytes: int
+    compressed_bytes: int | None
     parameters: ParameterCount
     macs: int
     times: SideTimes
@@ -74,9 +82,20 @@ class Findings:
     tuning: Tuning | None
 
 
-def measured_side(model: Model, artifact: Path, times: SideTimes) -> Side:
-    """Return the figures of one side."""
-    return Side(file_bytes(artifact), count_parameters(model), count_macs(model), times)
+def measured_sides(
+    models: tuple[Model, Model], artifacts: tuple[Path, Path], times: tuple[SideTimes, SideTimes]
+) -> tuple[Side, Side]:
+    """Return the figures of both sides, the baseline's first."""
+    before, after = (count_parameters(model) for model in models)
+    compressed: tuple[int | None, ...] = (None, None)
+    if is_worth_compressing(artifacts[1], after):
+        compressed = tuple(map(compressed_bytes, artifacts))
+    sizes = tuple(map(file_bytes, artifacts))
+    macs = tuple(map(count_macs, models))
+    return (
+        Side(sizes[0], compressed[0], before, macs[0], times[0]),
+        Side(sizes[1], compressed[1], after, macs[1], times[1]),
+    )
 
 
 def build_report(found: Findings) -> Report:
@@ -91,6 +110,7 @@ def build_report(found: Findings) -> Report:
             latency=found.latency_ratio,
             macs=before.macs / after.macs if after.macs else None,
             params=before.parameters.total / max(after.parameters.total, 1),
+            compressed=_ratio(before.compressed_bytes, after.compressed_bytes),
         ),
         fidelity=found.fidelity,
         passes=found.passes,
@@ -106,10 +126,15 @@ def build_report(found: Findings) -> Report:
     return report.model_copy(update={"warnings": warnings})
 
 
+def _ratio(before: int | None, after: int | None) -> float | None:
+    return before / after if before and after else None
+
+
 def _measures(side: Side, metric: Metric, target: Target) -> Measures:
     return Measures(
         metric=metric,
         size_bytes=side.size_bytes,
+        compressed_bytes=side.compressed_bytes,
         params=side.parameters.total,
         nonzero_params=side.parameters.nonzero,
         macs=side.macs,

@@ -93,6 +93,9 @@ def _figures(report: Report) -> Iterator[Figure]:
     b, o = report.baseline, report.optimized
     fewer = ("fewer", "more")
     yield Figure("File size", b.size_bytes, o.size_bytes, words.size, ("smaller", "larger"))
+    if b.compressed_bytes and o.compressed_bytes:
+        sizes = b.compressed_bytes, o.compressed_bytes
+        yield Figure("Compressed (zstd)", *sizes, words.size, ("smaller", "larger"))
     if b.latency_ms and o.latency_ms:
         for name in ("p50", "p90", "p99"):
             sides = getattr(b.latency_ms, name), getattr(o.latency_ms, name)

@@ -50,6 +50,9 @@ def _worse(report: Report) -> Iterator[str]:
         yield f"The optimized model is not measurably faster than the original. {reasons}".strip()
     if ratios.size < 1 - words.NOISE:
         yield f"The optimized model is {words.times(1 / ratios.size)} larger than the original."
+    elif ratios.size <= 1 + words.NOISE and ratios.compressed is not None and ratios.zeros_tell:
+        smaller = words.times(ratios.compressed)
+        yield f"The file is as large as the original's; compressed it is {smaller} smaller."
     elif ratios.size <= 1 + words.NOISE:
         yield "The optimized model is not smaller than the original."
 

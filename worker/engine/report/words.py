@@ -19,8 +19,10 @@ def headline(report: Report) -> str:
 
 
 def clauses(report: Report) -> list[str]:
-    """Return the parts of the verdict: size, latency where it was measured, quality."""
+    """Return the parts of the verdict: size, compressed, latency where measured, quality."""
     parts = [change(report.ratios.size, "smaller", "larger", "same size")]
+    if report.ratios.compressed is not None and report.ratios.zeros_tell:
+        parts.append(f"{times(report.ratios.compressed)} smaller compressed")
     if report.ratios.latency is not None:
         parts.append(change(report.ratios.latency, "faster", "slower", "same speed"))
     last = metric_change(report.baseline.metric, report.optimized.metric)
@@ -35,7 +37,8 @@ def tone(report: Report) -> Tone:
     gains = [report.ratios.size]
     if report.ratios.latency is not None:
         gains.append(report.ratios.latency)
-    if min(gains) < 1 - NOISE or max(gains) <= 1 + NOISE:
+    compressed = report.ratios.compressed or 0.0
+    if min(gains) < 1 - NOISE or max(*gains, compressed) <= 1 + NOISE:
         return "bad"
     return "mixed" if report.warnings else "good"
 
