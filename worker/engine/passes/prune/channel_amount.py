@@ -98,12 +98,13 @@ def _search(
 def _finer(
     cut: Cut, found: list[Candidate], nearest: Candidate, wanted: float, whole: int
 ) -> tuple[list[Choice], dict[str, JsonValue]]:
-    """Mix the two candidates group by group, where rounding makes all groups jump at once."""
-    if abs(nearest.share - wanted) > CLOSE * wanted and len(found) > 1 and found[0].choices:
-        nearest = _mixed(cut, found[0], found[1], nearest, wanted, whole)
-    elif abs(nearest.share - wanted) > CLOSE * wanted and len(found) > 1:
-        start = [replace(c, removed=()) for c in found[1].choices]
-        nearest = _mixed(cut, replace(found[0], choices=start), found[1], nearest, wanted, whole)
+    """Mix the two candidates group by group, where rounding makes many groups jump at once."""
+    if abs(nearest.share - wanted) > CLOSE * wanted and len(found) > 1:
+        above, below = found
+        if not above.choices:
+            above = replace(above, choices=[replace(c, removed=()) for c in below.choices])
+        for start, end in ((above, below), (below, above)):
+            nearest = _mixed(cut, start, end, nearest, wanted, whole)
     facts: dict[str, JsonValue] = {
         "sparsity_found": round(nearest.sparsity, 4),
         "macs_share": round(nearest.share, 4),
@@ -112,30 +113,32 @@ def _finer(
 
 
 def _mixed(
-    cut: Cut, above: Candidate, below: Candidate, nearest: Candidate, wanted: float, whole: int
+    cut: Cut, start: Candidate, end: Candidate, nearest: Candidate, wanted: float, whole: int
 ) -> Candidate:
-    """Let one group after the other lose the more, those of the least score first.
+    """Take the choices of `end` for one group after the other, without crossing what is wanted.
 
-    A group whose cut would go below the wanted share is left out, and smaller ones are tried.
+    Groups of which the units of least score go first; of which the most important come back first.
     """
-    choices = list(above.choices)
-    for place in sorted(range(len(choices)), key=lambda i: _price(above, below, i)):
-        if choices[place].removed == below.choices[place].removed:
+    shrinks = start.share > end.share
+    choices = list(start.choices)
+    order = sorted(range(len(choices)), key=lambda i: _price(start, end, i), reverse=not shrinks)
+    for place in order:
+        if choices[place].removed == end.choices[place].removed:
             continue
-        tried = [*choices[:place], below.choices[place], *choices[place + 1 :]]
-        candidate = Candidate(below.sparsity, tried, count_macs(cut.thinned(tried)) / whole)
+        tried = [*choices[:place], end.choices[place], *choices[place + 1 :]]
+        candidate = Candidate(end.sparsity, tried, count_macs(cut.thinned(tried)) / whole)
         nearest = min(nearest, candidate, key=lambda c: abs(c.share - wanted))
-        if candidate.share >= wanted:
+        if (candidate.share >= wanted) == shrinks:
             choices = tried
     return nearest
 
 
-def _price(above: Candidate, below: Candidate, place: int) -> float:
-    """Return the mean score of the units that only the smaller candidate removes."""
-    more = set(below.choices[place].removed) - set(above.choices[place].removed)
-    group = below.choices[place].group
-    scores = [score for unit, score in zip(group.units, group.scores.tolist(), strict=True)
-              if unit in more]  # fmt: skip
+def _price(start: Candidate, end: Candidate, place: int) -> float:
+    """Return the mean score of the units that one of the two removes and the other does not."""
+    differ = set(start.choices[place].removed) ^ set(end.choices[place].removed)
+    group = start.choices[place].group
+    pairs = zip(group.units, group.scores.tolist(), strict=True)
+    scores = [score for unit, score in pairs if unit in differ]
     return sum(scores) / len(scores) if scores else 0.0
 
 
