@@ -274,28 +274,32 @@ def _layers_joined(module: fx.GraphModule, blocks: Sequence[Block]) -> list[Bloc
     """Make one block of attention and the part behind it, where both lie in one module."""
     joined: list[Block] = []
     for block in blocks:
-        before = joined[-1] if joined else None
-        if before is not None and _one_layer(module, before, block, blocks):
-            layers = before.layers + block.layers
-            nodes = before.nodes | block.nodes
-            joined[-1] = replace(
-                before, name=_name(layers), layers=layers, exit=block.exit, nodes=nodes
-            )
-        else:
+        whole = _one_layer(module, joined[-1], block, blocks) if joined else None
+        if whole is None:
             joined.append(block)
+        else:
+            joined[-1] = whole
     return joined
 
 
-def _one_layer(module: fx.GraphModule, a: Block, b: Block, blocks: Sequence[Block]) -> bool:
+def _one_layer(module: fx.GraphModule, a: Block, b: Block, blocks: Sequence[Block]) -> Block | None:
+    """Return two parts as one block, if they are attention and what follows it in a module."""
+    between: list[fx.Node] = []
     entry = b.entry
     while entry is not a.exit and _passes_through(module, entry):
+        between.append(entry)
         entry = entry.all_input_nodes[0]
     if entry is not a.exit or not _attends(module, a) or _attends(module, b):
-        return False
-    path = _name(a.layers + b.layers)
-    others = [name for o in blocks if o not in (a, b) for name in o.layers]
-    own = set(a.layers + b.layers)
-    return not any(f"{name}.".startswith(f"{path}.") for name in others if name not in own)
+        return None
+    layers = a.layers + b.layers
+    path = _name(layers)
+    others = {name for o in blocks if o not in (a, b) for name in o.layers}
+    if any(f"{name}.".startswith(f"{path}.") for name in others.difference(layers)):
+        return None
+    nodes = frozenset((*a.nodes, *between, *b.nodes))
+    if any(_read_outside(node, nodes) for node in (a.exit, *between)):
+        return None
+    return Block(path, layers, a.entry, b.exit, nodes, residual=True)
 
 
 def _attends(module: fx.GraphModule, block: Block) -> bool:

@@ -51,19 +51,16 @@ def shorten(
         share: of the measured latency to keep, 0 to 1.
         ctx: gives the target.
     """
-    measured: dict[int, float] = {}
-
-    def reaches(count: int) -> bool:
-        if count not in measured:
-            ctx.progress.update(0.5, f"timing the model without {count} blocks")
-            measured[count] = _measured_share(model, first(count), ctx)
-        return measured[count] <= share
-
-    count = estimated_count(model, blocks, first, share)
-    while not reaches(count) and count < len(blocks):
-        count += 1
-    while count > 1 and reaches(count) and reaches(count - 1):
-        count -= 1
+    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
+        measured = _search(
+            _Stopwatch(model, Path(folder), ctx),
+            first,
+            share,
+            estimated_count(model, blocks, first, share),
+            len(blocks),
+        )
+    reached = [count for count, value in measured.items() if value <= share]
+    count = min(reached, default=len(blocks))
     facts: dict[str, JsonValue] = {
         "latency_share": round(measured[count], 4),
         "latency_measured": {str(n): round(value, 4) for n, value in sorted(measured.items())},
@@ -74,6 +71,24 @@ def shorten(
             f"{measured[count]:.0%} of its time, not the {share:.0%} asked for"
         )
     return Shortening(count, facts)
+
+
+def _search(
+    stopwatch: _Stopwatch, first: First, share: float, start: int, most: int
+) -> dict[int, float]:
+    """Measure one count after the other, up or down from `start`, until the share is crossed."""
+    measured = {start: stopwatch.share_without(first(start))}
+    if measured[start] > share:
+        for count in range(start + 1, most + 1):
+            measured[count] = stopwatch.share_without(first(count))
+            if measured[count] <= share:
+                break
+    else:
+        for count in range(start - 1, 0, -1):
+            measured[count] = stopwatch.share_without(first(count))
+            if measured[count] > share:
+                break
+    return measured
 
 
 def estimated_count(model: Model, blocks: Sequence[Block], first: First, share: float) -> int:
@@ -109,19 +124,29 @@ class _Clock(fx.Interpreter):
         return value
 
 
-def _measured_share(model: Model, gone: Sequence[Block], ctx: Context) -> float:
-    """Return the latency without some blocks, as a share of the latency with them."""
-    target = ctx.spec.target
-    call = {
-        spec.name: tensor.numpy()
-        for spec, tensor in zip(model.inputs, model.example(target.batch_size), strict=True)
-    }
-    settings = Settings(target.runtime, target.threads, target.device)
-    save, ending = (save_pt2, "pt2") if target.runtime == "torch" else (save_onnx, "onnx")
-    sides = {"whole": model, "shortened": remove_blocks(model, gone)}
-    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
-        contenders = {name: Contender(Path(folder, f"{name}.{ending}"), settings) for name in sides}
-        for name, side in sides.items():
-            save(side, contenders[name].path)
-        times = compare_latency(contenders, call, rounds=ROUNDS)
-    return 1 / paired_ratio(times["whole"], times["shortened"])
+class _Stopwatch:
+    """Times shortened models against the whole one on the target."""
+
+    def __init__(self, model: Model, folder: Path, ctx: Context) -> None:
+        target = ctx.spec.target
+        self._model, self._progress = model, ctx.progress
+        self._settings = Settings(target.runtime, target.threads, target.device)
+        self._save, ending = (save_pt2, "pt2") if target.runtime == "torch" else (save_onnx, "onnx")
+        self._whole, self._short = (folder / f"{name}.{ending}" for name in ("whole", "short"))
+        example = model.example(target.batch_size)
+        self._call = {s.name: t.numpy() for s, t in zip(model.inputs, example, strict=True)}
+        self._save(model, self._whole)
+
+    def share_without(self, gone: Sequence[Block]) -> float:
+        """Return the latency without some blocks, as a share of the latency with them."""
+        self._progress.update(0.5, f"timing the model without {len(gone)} blocks")
+        self._save(remove_blocks(self._model, gone), self._short)
+        times = compare_latency(
+            {
+                "whole": Contender(self._whole, self._settings),
+                "short": Contender(self._short, self._settings),
+            },
+            self._call,
+            rounds=ROUNDS,
+        )
+        return 1 / paired_ratio(times["whole"], times["short"])
