@@ -13,7 +13,7 @@ from planish.contract.errors import PlanishError
 
 # One module of each extra's heart; importing any of them here would cost seconds.
 SERVICE_MODULES = ("fastapi", "uvicorn", "uvloop", "httptools", "celery", "redis")
-WORKER_MODULES = ("torch", "torchao", "torch_pruning", "onnx", "onnxruntime", "celery", "redis")
+WORKER_MODULES = ("torch", "torchao", "onnx", "onnxruntime", "celery", "redis")
 STORE_MODULES = ("redis", "hiredis")
 
 

@@ -24,7 +24,6 @@ PACKAGES = (
     "onnx",
     "onnxscript",
     "torchao",
-    "torch-pruning",
     "safetensors",
     "numpy",
 )
