@@ -103,6 +103,7 @@ def test_the_report_tells_what_the_teacher_was_worth(finished: tuple[Report, Pat
     control = facts["control"]
     assert control["sealed_samples"] == 450
     assert control["sealed_with_teacher"] == pytest.approx(report.optimized.metric.value, abs=0.01)
+    assert [layer.name for layer in report.layers] == ["conv", "head"]
     assert "points of accuracy" in facts["teacher_gain"]
     assert str(facts["teacher_gain"]) in (out / "report.html").read_text()
 

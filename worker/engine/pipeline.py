@@ -109,7 +109,7 @@ def _findings(
         fidelity=compared.fidelity,
         passes=judged(worked.passes, worked.controlled, sealed, spec.data.task),
         training=worked.training,
-        layers=layer_table(layer_sizes(prepared.original), worked.sizes, worked.model),
+        layers=layer_table(layer_sizes(prepared.start), worked.sizes, worked.model),
         reload=reload,
         kept_float=float_by_mistake(worked.model, floats),
         tuning=compared.tuning,

@@ -36,10 +36,10 @@ def layer_sizes(model: Model) -> dict[str, LayerSize]:
 def layer_table(
     before: Mapping[str, LayerSize], after: Mapping[str, LayerSize], model: Model
 ) -> tuple[Layer, ...]:
-    """Return one row for each layer of the original.
+    """Return one row for each layer of the network that the recipe began with.
 
     Args:
-        before: the original's layers.
+        before: its layers: the model's, or the student's.
         after: the optimized model's layers before quantization.
         model: the optimized model; its integers give type, scale and zero point.
     """
