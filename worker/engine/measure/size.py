@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ MANY_ZEROS = 0.1
 _CHUNK = 1 << 20
 
 _INTEGER_PARAMETERS = (".weight", ".bias")
-_INTEGER_TYPES = (torch.int8, torch.int32)
+_INTEGER_TYPES = (torch.int8, torch.uint8, torch.int32)
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,12 @@ def parts_of(path: Path) -> tuple[Path, ...]:
 
 
 def count_parameters(model: Model) -> ParameterCount:
-    """Count weights and biases, float or int8: shared ones once, scales and statistics never."""
-    tensors = _learnt(model)
-    packed = [layer.count() for layer in _packed(model)]
+    """Count weights and biases, float or integer: shared ones once, scales and statistics never."""
+    counts = [layer.count() for layer in _packed(model)]
+    counts += [(p.numel(), int(p.count_nonzero())) for p in model.module.parameters()]
+    counts += [(i.numel(), int((i != zero).sum())) for i, zero in _integers(model)]
     return ParameterCount(
-        total=sum(tensor.numel() for tensor in tensors) + sum(total for total, _ in packed),
-        nonzero=sum(int(tensor.count_nonzero()) for tensor in tensors)
-        + sum(nonzero for _, nonzero in packed),
+        total=sum(total for total, _ in counts), nonzero=sum(nonzero for _, nonzero in counts)
     )
 
 
@@ -84,11 +84,11 @@ def _packed(model: Model) -> list[PackedLayer]:
     return list({id(layer.weight): layer for layer in layers}.values())
 
 
-def _learnt(model: Model) -> list[Tensor]:
-    """Return parameters, and the integers that took the place of some."""
-    integers = [
-        tensor
-        for name, tensor in model.module.named_buffers()
-        if name.endswith(_INTEGER_PARAMETERS) and tensor.dtype in _INTEGER_TYPES
-    ]
-    return [*model.module.parameters(), *integers]
+def _integers(model: Model) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the integers that took the place of weights, each with what stands for zero in it."""
+    quantized = model.quantization.layers if model.quantization else ()
+    points = {f"{layer.name}.weight": layer.zero_point for layer in quantized}
+    for name, tensor in model.module.named_buffers():
+        if name.endswith(_INTEGER_PARAMETERS) and tensor.dtype in _INTEGER_TYPES:
+            zero = torch.tensor(points.get(name) or (0,), dtype=torch.int32)
+            yield tensor, zero.reshape(-1, *[1] * (tensor.dim() - 1))

@@ -78,9 +78,12 @@ class _Grid:
         self.rest = weight / self.scale - self.floor
 
     def at(self, up: Tensor) -> Tensor:
-        """Return the weight with a share 0..1 of a step added to each rounded-down value."""
+        """Return the weight with a share 0..1 of a step added to each rounded-down value.
+
+        What is zero stays zero: pruned weights do not come back.
+        """
         moved: Tensor = (self.floor + up).clamp(self.low, self.high) * self.scale
-        return moved
+        return moved.masked_fill(self.weight == 0, 0.0)
 
     def nearest(self) -> Tensor:
         """Return the weight rounded to nearest."""

@@ -27,13 +27,14 @@ def gptq(weight: Tensor, hessian: Tensor, grid: Grid, *, act_order: bool = True)
         act_order: begin with the columns whose inputs are largest.
 
     Returns:
-        int32 (rows, columns).
+        int32 (rows, columns); what is zero stays zero.
     """
     order = torch.arange(weight.shape[1])
     if act_order:
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
     factor = _inverse_factor(hessian[order][:, order])
     left = weight[:, order].to(torch.float64)
+    pruned = left == 0  # no error of another column is worth filling a zero
     integers = torch.empty(weight.shape, dtype=torch.int32)
     for start in range(0, len(order), LAZY):
         stop = min(start + LAZY, len(order))
@@ -41,7 +42,8 @@ def gptq(weight: Tensor, hessian: Tensor, grid: Grid, *, act_order: bool = True)
         for column in range(start, stop):
             place = order[column : column + 1]
             value = left[:, column : column + 1]
-            steps = grid.round(value.float(), place)
+            kept = value.masked_fill(pruned[:, column : column + 1], 0.0)
+            steps = grid.round(kept.float(), place)
             integers[:, place] = steps
             error = (value - grid.values(steps, place)) / factor[column, column]
             left[:, column:stop] -= error * factor[column, column:stop]
