@@ -8,6 +8,7 @@ from planish.contract.errors import InvalidRecipe
 from planish.contract.spec import Architecture, ModelSpec
 from tests import zoo
 from tests.engine.passes.models import canonical, zoo_model
+from tests.transformers_zoo import tiny_llama, tiny_vit
 from worker.engine.distill.features import Feature, Hint, Pair, features_of
 from worker.engine.distill.matching import found_pairs, given_pairs
 from worker.engine.load.construct import construct_model
@@ -40,10 +41,21 @@ def test_stages_of_residual_networks_end_at_their_last_layers():
 
 
 def test_one_architecture_follows_its_own_layers_by_name():
-    model = zoo_model("tiny_transformer")
+    model = zoo_model("mlp")
     found = found_pairs(features_of(model), features_of(model.clone()), PLACE)
     assert len(found) == 3
     assert all(pair.student.name == pair.teacher.name for pair in found)
+
+
+@pytest.mark.parametrize(
+    ("net", "end"), [(tiny_vit, "blocks.{}.down"), (tiny_llama, "layers.{}.down_proj")]
+)
+def test_transformers_are_compared_where_their_blocks_end(net, end):
+    small, large = canonical(*net(depth=2)), canonical(*net(depth=4))
+    found = found_pairs(features_of(small), features_of(large), PLACE)
+    assert names(found) == {end.format(0): end.format(1), end.format(1): end.format(3)}
+    same = found_pairs(features_of(large), features_of(large), PLACE)
+    assert names(same) == {end.format(i): end.format(i) for i in (1, 2, 3)}
 
 
 def test_the_layers_that_make_the_output_are_no_features():

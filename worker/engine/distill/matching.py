@@ -13,7 +13,11 @@ from worker.engine.distill.features import Feature, Pair
 POINTS = 3
 """How many places are compared in a network whose features keep one size all the way."""
 
+MOST = 2 / 3
+"""Share of the features that must have one size for a network to count as one of one size."""
+
 Features = Mapping[str, Feature]
+Stages = dict[tuple[int, ...], list[Feature]]
 
 
 def given_pairs(
@@ -49,20 +53,21 @@ def given_pairs(
 def found_pairs(student: Features, teacher: Features, pointer: str) -> tuple[Pair, ...]:
     """Return pairs found by place: the last layer of every size that both networks have.
 
-    That is the end of each stage of a convolutional network. Where all features have one size, as
-    in a transformer, three layers are taken at equal distances: those of the same name in the
-    teacher if both end in a layer of one name, else those at the same share of the depth. Networks
-    without a common size are paired stage by stage from the end, and pooled.
+    That is the end of each stage of a convolutional network. Where nearly all features have one
+    size, as in a transformer, the ends of three blocks are taken at equal distances: those of the
+    same name in the teacher if both end in a layer of one name, else those at the same share of the
+    depth. Networks without a common size are paired stage by stage from the end, and pooled.
 
     Raises:
         InvalidRecipe: there is nothing to pair.
     """
     ours, theirs = _stages(student), _stages(teacher)
     common = [sizes for sizes in ours if sizes in theirs]
-    if len(common) > 1:
-        return tuple(Pair(ours[sizes][-1], theirs[sizes][-1]) for sizes in common)
+    one = next((s for s in common if _mostly(ours, s) and _mostly(theirs, s)), None)
+    if one is not None:
+        return _at_equal_distances(_block_ends(ours[one]), _block_ends(theirs[one]))
     if common:
-        return _at_equal_distances(ours[common[0]], theirs[common[0]])
+        return tuple(Pair(ours[sizes][-1], theirs[sizes][-1]) for sizes in common)
     last = [
         Pair(a[-1], b[-1])
         for a, b in zip(reversed(ours.values()), reversed(theirs.values()), strict=False)
@@ -76,13 +81,31 @@ def found_pairs(student: Features, teacher: Features, pointer: str) -> tuple[Pai
     return tuple(reversed(last))
 
 
-def _stages(features: Features) -> dict[tuple[int, ...], list[Feature]]:
+def _stages(features: Features) -> Stages:
     """Return features by size, in order; single pixels only where there is nothing else."""
-    stages: dict[tuple[int, ...], list[Feature]] = defaultdict(list)
+    stages: Stages = defaultdict(list)
     for feature in features.values():
         stages[feature.sizes].append(feature)
     large = {sizes: found for sizes, found in stages.items() if any(size > 1 for size in sizes)}
     return large or dict(stages)
+
+
+def _mostly(stages: Stages, sizes: tuple[int, ...]) -> bool:
+    """Tell whether nearly all features of a network have one size."""
+    return len(stages[sizes]) > MOST * sum(map(len, stages.values()))
+
+
+def _block_ends(features: Sequence[Feature]) -> Sequence[Feature]:
+    """Return what stands last in each block: of the names that repeat, the one that comes last.
+
+    ``layers.0.down_proj``, ``layers.1.down_proj`` … of a transformer; all features where no name
+    repeats.
+    """
+    leaves = [feature.name.rpartition(".")[2] for feature in features]
+    repeated = [leaf for leaf in leaves if leaves.count(leaf) > 1]
+    if not repeated:
+        return features
+    return [f for f, leaf in zip(features, leaves, strict=True) if leaf == repeated[-1]]
 
 
 def _at_equal_distances(ours: Sequence[Feature], theirs: Sequence[Feature]) -> tuple[Pair, ...]:
