@@ -10,7 +10,8 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from service.auth import AuthMiddleware, KeyCheck
+from service.audit import AuditMiddleware
+from service.auth import AuthMiddleware
 from service.desk import Desk
 from service.docs_page import router as docs_router
 from service.errors import add_error_handlers
@@ -32,10 +33,10 @@ def app_of(desk: Desk) -> ASGIApp:
 
     Order, from the outside: status polls, request id and headers, metrics, key check, routes.
     """
-    check = KeyCheck(desk.settings.api_key)
     app = make_api(desk)
-    inner = MetricsMiddleware(AuthMiddleware(app, check), desk.metrics)
-    return JobFastPath(RequestIdMiddleware(inner), desk.pipe.document, check, desk.metrics)
+    checked = AuditMiddleware(AuthMiddleware(app, desk.gate, desk.owner_of), desk.audit)
+    inner = MetricsMiddleware(checked, desk.metrics)
+    return JobFastPath(RequestIdMiddleware(inner), desk.pipe.owned, desk.gate, desk.metrics)
 
 
 def make_api(desk: Desk) -> FastAPI:
@@ -59,7 +60,7 @@ def make_api(desk: Desk) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.desk = desk
-    app.openapi = lambda: make_openapi(app, desk.settings.api_key is not None)  # type: ignore[method-assign]
+    app.openapi = lambda: make_openapi(app, not desk.gate.is_open)  # type: ignore[method-assign]
     for module in (jobs, events, artifacts, plans, files, catalog, health):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(docs_router.routes)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import redis
 from starlette.requests import Request
@@ -14,16 +14,20 @@ from starlette.requests import Request
 from planish.contract.errors import Unavailable
 from planish.contract.job import JobStatus
 from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE
-from planish.store.blobs import Blobs
+from planish.store.audit import Audit
+from planish.store.blobs import Blobs, TenantBlobs
 from planish.store.connection import connect, connect_async
 from planish.store.follow import EventHub
 from planish.store.job_files import JobFiles
 from planish.store.jobs import Ledger
+from planish.store.keys import Keys
 from planish.store.pipe import Pipe
 from planish.store.recovery import Recovery
+from service.auth import Gatekeeper
 from service.metrics import Metrics
+from service.principal import principal_of
 from service.queue import Doorbell
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, is_loopback
 
 THREADS = 32
 
@@ -34,7 +38,12 @@ class Desk:
     def __init__(self, settings: ServiceSettings) -> None:
         store = settings.store
         self.settings = settings
-        self.blobs = Blobs(store.data_dir)
+        self.blobs = TenantBlobs(store.data_dir)
+        self.keys = Keys(store.data_dir)
+        self.audit = Audit(store.data_dir)
+        self.gate = Gatekeeper(
+            self.keys, settings.api_key, open_without_keys=is_loopback(settings.host)
+        )
         self.files = JobFiles(store.data_dir)
         self.ledger = Ledger(connect(store.redis_url))
         self.pipe = Pipe(store.redis_url)
@@ -72,6 +81,19 @@ class Desk:
         await asyncio.to_thread(self._recovery.stop)
         self.doorbell.close()
         self.upload_pool.shutdown(wait=False, cancel_futures=True)
+
+    async def owner_of(self, job_id: str) -> str | None:
+        """Return the tenant of a job, None when there is no such job."""
+        with suppress(ConnectionError):
+            found = await self.pipe.owned(job_id)
+            if found is not None:
+                return found[1]
+        record = await asyncio.to_thread(self.files.spec, job_id)
+        return None if record is None else record.tenant
+
+    def blobs_of(self, request: Request) -> Blobs:
+        """Return the files of whoever is asking."""
+        return self.blobs.of(principal_of(request).tenant)
 
     @asynccontextmanager
     async def upload_slot(self) -> AsyncIterator[None]:

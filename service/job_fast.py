@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from planish.contract.errors import PlanishError
 from planish.contract.wire import JOB_ID, PREFIX_JOB
-from service.auth import KeyCheck
+from service.auth import Gatekeeper
 from service.conditional import etag_of, matches
 from service.metrics import Metrics
 from service.request_id import request_id_of, response_headers
@@ -25,14 +26,17 @@ _NO_TAG = (b"", b"")
 _JSON = (b"content-type", b"application/json")
 _NO_CACHE = (b"cache-control", b"private, no-cache")
 
-ReadDocument = Callable[[str], Awaitable[bytes | None]]
+ReadDocument = Callable[[str], Awaitable[tuple[bytes, str] | None]]
+"""From a job id to the Job document and the tenant whose job it is."""
 
 
 class JobFastPath:
     """Wraps the whole app; `read` returns the ready JSON bytes of a job."""
 
-    def __init__(self, app: ASGIApp, read: ReadDocument, check: KeyCheck, metrics: Metrics) -> None:
-        self.app, self.read, self.check, self.metrics = app, read, check, metrics
+    def __init__(
+        self, app: ASGIApp, read: ReadDocument, gate: Gatekeeper, metrics: Metrics
+    ) -> None:
+        self.app, self.read, self.gate, self.metrics = app, read, gate, metrics
         self._tags: dict[str, tuple[bytes, bytes]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,17 +47,18 @@ class JobFastPath:
             and scope["method"] == "GET"
         ):
             started = time.perf_counter()
-            known = self._client_copy(scope)
-            body = None if known is None else await self._document(scope["path"])
-            if body is not None and known is not None:
+            asked = self._asked(scope)
+            body = None if asked is None else await self._document(scope["path"], asked[1])
+            if body is not None and asked is not None:
+                known = asked[0]
                 etag = self._etag(scope["path"], body)
                 status = await _send(scope, send, body, etag, known)
                 self.metrics.count(ROUTE, "GET", status, time.perf_counter() - started)
                 return
         await self.app(scope, receive, send)
 
-    def _client_copy(self, scope: Scope) -> bytes | None:
-        """Return the ``If-None-Match`` header (or b""); None when the app is to answer."""
+    def _asked(self, scope: Scope) -> tuple[bytes, str] | None:
+        """Return ``If-None-Match`` (or b"") and the tenant; None when the app is to answer."""
         authorization = if_none_match = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -62,14 +67,19 @@ class JobFastPath:
                 if_none_match = value
             elif name == b"prefer":
                 return None
-        return if_none_match if self.check.allows(authorization) else None
+        try:
+            principal = self.gate.admit(authorization, "GET", scope["path"])
+        except PlanishError:
+            return None
+        return if_none_match, principal.tenant
 
-    async def _document(self, path: str) -> bytes | None:
+    async def _document(self, path: str, tenant: str) -> bytes | None:
         job_id = path.removeprefix(_FOLDER)
         try:
-            return await self.read(job_id) if JOB_ID.match(job_id) else None
+            found = await self.read(job_id) if JOB_ID.match(job_id) else None
         except OSError:
             return None
+        return found[0] if found is not None and found[1] == tenant else None
 
     def _etag(self, path: str, body: bytes) -> bytes:
         """Return the entity tag of a document; most polls find the one of the poll before."""

@@ -6,6 +6,7 @@ import ipaddress
 import os
 from dataclasses import dataclass, field
 
+from planish.store.keys import Keys
 from planish.store.settings import StoreSettings
 from service.protocol import Limits
 
@@ -32,7 +33,8 @@ class ServiceSettings:
         store: data folder and Redis.
         host: address to listen on.
         port: TCP port; 0 takes a free one.
-        api_key: bearer key that every request needs; None only on loopback addresses.
+        api_key: a single key with all rights of the default tenant, beside those that were made
+            with `planish keys`; beyond loopback one of the two is needed.
         max_upload_bytes: size of one request body.
         max_uploads: bodies received at the same time; more are answered 503.
         limits: of each connection.
@@ -49,11 +51,12 @@ class ServiceSettings:
     rendezvous: str | None = None
 
     def __post_init__(self) -> None:
-        if self.api_key is None and not is_loopback(self.host):
+        keyless = self.api_key is None and not Keys(self.store.data_dir).any()
+        if keyless and not is_loopback(self.host):
             raise InvalidSettingsError(
-                f"{self.host} can be reached from other machines, so a key is needed: "
-                f"set {ENV_API_KEY} (e.g. to the output of `openssl rand -hex 32`), "
-                "or listen on 127.0.0.1"
+                f"{self.host} can be reached from other machines, so a key is needed: make one "
+                f"with `planish keys create --name NAME`, set {ENV_API_KEY} (e.g. to the output "
+                "of `openssl rand -hex 32`), or listen on 127.0.0.1"
             )
         if self.api_key is not None and not _is_good_key(self.api_key):
             raise InvalidSettingsError(

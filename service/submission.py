@@ -70,18 +70,17 @@ async def _from_form(desk: Desk, request: Request) -> Spec:
     check_length(request.headers.get("content-length"), limit)
     boundary = boundary_of(request.headers["content-type"])
     stated = stated_digests(request.headers)
+    blobs = desk.blobs_of(request)
     async with desk.upload_slot():
-        form = await receive_form(
-            request.receive, boundary, stated, desk.blobs, desk.upload_pool, limit
-        )
+        form = await receive_form(request.receive, boundary, stated, blobs, desk.upload_pool, limit)
         desk.metrics.upload_bytes += sum(file.size for file in form.files.values())
         try:
-            return await asyncio.to_thread(_keep_form, desk, form)
+            return await asyncio.to_thread(_keep_form, desk, blobs, form)
         finally:
-            form.abandon(desk.blobs)
+            form.abandon(blobs)
 
 
-def _keep_form(desk: Desk, form: Form) -> Spec:
+def _keep_form(desk: Desk, blobs: Blobs, form: Form) -> Spec:
     spec = form.spec
     if spec.files is not None:
         detail = (
@@ -92,7 +91,7 @@ def _keep_form(desk: Desk, form: Form) -> Spec:
         raise missing_part("model", "the part 'model' is missing; it carries the model file")
     _look(desk, spec, {name: file.upload.path for name, file in form.files.items()})
     ids = {
-        name: desk.blobs.keep(file.upload, file.sha256, file.size, file.name)
+        name: blobs.keep(file.upload, file.sha256, file.size, file.name)
         for name, file in form.files.items()
     }
     return spec.model_copy(update={"files": Files.model_validate(ids)})
@@ -105,7 +104,7 @@ async def _from_json(desk: Desk, request: Request) -> Spec:
     if stated:
         check_digests(stated, hashlib.sha256(raw).hexdigest(), "the body")
     spec = parse_spec(raw)
-    await asyncio.to_thread(_look, desk, spec, _paths(desk.blobs, spec))
+    await asyncio.to_thread(_look, desk, spec, _paths(desk.blobs_of(request), spec))
     return spec
 
 
@@ -151,8 +150,8 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def accept(desk: Desk, spec: Spec, kind: str = "job", key: str | None = None) -> str:
-    """Make a job (or plan) of a checked spec; return its id. Runs in a thread: two fsyncs.
+def accept(desk: Desk, spec: Spec, tenant: str, kind: str = "job", key: str | None = None) -> str:
+    """Make a tenant's job (or plan) of a checked spec; return its id. In a thread: two fsyncs.
 
     Raises:
         IdempotencyKeyReused: the key belongs to a job with another spec or other files.
@@ -161,7 +160,7 @@ def accept(desk: Desk, spec: Spec, kind: str = "job", key: str | None = None) ->
     digest = _request_sha256(spec)
     job_id = new_id(kind)
     if key is not None:
-        job_id = desk.files.claim_key(key, digest, job_id)
+        job_id = desk.files.claim_key(key, digest, job_id, tenant)
     record = SpecRecord.model_validate(
         {
             "id": job_id,
@@ -170,6 +169,7 @@ def accept(desk: Desk, spec: Spec, kind: str = "job", key: str | None = None) ->
             "spec": spec,
             "request_sha256": digest,
             "idempotency_key": key,
+            "tenant": tenant,
         }
     )
     if not desk.files.put_spec(job_id, record):

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import redis
 
-from planish.store.blobs import Blobs
+from planish.store.blobs import TenantBlobs
 from planish.store.connection import connect
 from planish.store.job_files import JobFiles
 from planish.store.jobs import Ledger
@@ -60,7 +60,7 @@ class Worker:
     def run(self) -> int:
         """Work until `stop`; return the exit code: 1 when no work can be taken at all."""
         files = JobFiles(self._settings.store.data_dir)
-        recovery = Recovery(self._ledger, files, ring, Blobs(self._settings.store.data_dir))
+        recovery = Recovery(self._ledger, files, ring, TenantBlobs(self._settings.store.data_dir))
         for crew in self._crews:
             crew.start(self._settings)
         guard = threading.Thread(target=recovery.run, args=(self._stop,), name="recovery")

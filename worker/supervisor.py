@@ -26,7 +26,8 @@ from planish.contract.errors import (
 )
 from planish.contract.job import JobStatus
 from planish.contract.problem import ErrorInfo
-from planish.store.blobs import Blobs
+from planish.contract.spec import Files
+from planish.store.blobs import Blobs, TenantBlobs
 from planish.store.commit import commit
 from planish.store.durable import sync_tree
 from planish.store.job_files import ARTIFACTS, LOG, JobFiles
@@ -106,7 +107,7 @@ class Supervisor:
         self,
         ledger: Ledger,
         files: JobFiles,
-        blobs: Blobs,
+        blobs: TenantBlobs,
         launcher: Launcher,
         settings: WorkerSettings,
         worker: str,
@@ -214,11 +215,7 @@ class Supervisor:
             job_id=record.id,
             kind=record.kind,
             spec=record.spec,
-            model=self._stored("model", files.model),
-            data=self._stored("data", files.data) if files.data else None,
-            test_data=self._stored("test_data", files.test_data) if files.test_data else None,
-            teacher=self._stored("teacher", files.teacher) if files.teacher else None,
-            student=self._stored("student", files.student) if files.student else None,
+            **self._stored(self._blobs.of(record.tenant), files),
             artifacts=folder / ARTIFACTS,
             scratch=folder / SCRATCH,
             rendezvous=self._settings.rendezvous,
@@ -227,10 +224,13 @@ class Supervisor:
             threads=max(1, cores() // self._settings.concurrency),
         )
 
-    def _stored(self, part: str, file_id: str) -> Path:
-        if self._blobs.size(file_id) is None:
-            raise NotFound(f"the {part} file {file_id} is no longer stored")
-        return self._blobs.path(file_id)
+    def _stored(self, blobs: Blobs, files: Files) -> dict[str, Path]:
+        """Return where the files of a job's owner lie, by the names of their parts."""
+        named = {part: file_id for part, file_id in files if file_id is not None}
+        for part, file_id in named.items():
+            if blobs.size(file_id) is None:
+                raise NotFound(f"the {part} file {file_id} is no longer stored")
+        return {part: blobs.path(file_id) for part, file_id in named.items()}
 
     def _finish(self, held: Held, draft: Draft) -> None:
         """Check what was made, then try to make it the outcome."""

@@ -12,7 +12,7 @@ from celery import signals
 from celery.exceptions import Reject
 
 from planish.contract.wire import TASK_NAME
-from planish.store.blobs import Blobs
+from planish.store.blobs import TenantBlobs
 from planish.store.connection import connect
 from planish.store.job_files import JobFiles
 from planish.store.jobs import Ledger
@@ -67,7 +67,7 @@ def _equip(**_: object) -> None:
     supervisor = Supervisor(
         ledger=Ledger(connect(settings.store.redis_url)),
         files=JobFiles(settings.store.data_dir),
-        blobs=Blobs(settings.store.data_dir),
+        blobs=TenantBlobs(settings.store.data_dir),
         launcher=Launcher(),
         settings=settings,
         worker=f"{socket.gethostname()}:{os.getpid()}",

@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from planish.cli import catalog, demo, files, jobs, optimize, serve, verify
+from planish.cli import catalog, demo, files, jobs, keys, optimize, serve, verify
 from planish.cli.console import print_error, say
 from planish.cli.exits import Exit, exit_of_error
 from planish.contract.errors import PlanishError
@@ -23,6 +23,7 @@ app = typer.Typer(
 for part in (serve, optimize, jobs, catalog, verify, demo):
     app.add_typer(part.app)
 app.add_typer(files.app, name="files", help="Uploaded files: list, upload, delete.")
+app.add_typer(keys.app, name="keys", help="API keys of the service on this machine.")
 
 
 def main() -> None:

@@ -22,10 +22,15 @@ from planish.launch.apps import (
     require,
 )
 from planish.launch.stack import Stack, StackSettings
+from planish.store.audit import Audit
+from planish.store.durable import put_new
+from planish.store.keys import Keys, Scope
 
 app = typer.Typer()
 
 LOOK_SECONDS = 0.2
+FIRST_KEY = "first-key"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")]
@@ -57,6 +62,7 @@ def serve(
 ) -> None:
     """Run API, worker and Redis together; Ctrl-C drains and stops all of it."""
     folder = data_dir or default_data_dir()
+    minted = _first_key(folder, host)
     stack = Stack(StackSettings(folder, host, port, redis_url, workers))
     stopping = _Stopping(stack)
     try:
@@ -66,6 +72,8 @@ def serve(
         else:
             out.print(f"Planish is ready on {stack.url}   (docs: {stack.url}/docs)", markup=False)
             say(f"data: {folder}   stop: Ctrl-C")
+            if minted is not None:
+                say(f"a first key was made; it lies in {minted}, and its hash in the data folder")
         while (ended := stack.ended()) is None:
             time.sleep(LOOK_SECONDS)
         raise CannotStart(f"the {ended} ended by itself; see its log above")
@@ -105,6 +113,25 @@ def worker(
     require("worker", WORKER_MODULES)
     options = {"--concurrency": workers, "--gpus": gpus, "--join": "" if join else None}
     _become("worker.main", options, _shared(data_dir, redis_url))
+
+
+def _first_key(folder: Path, host: str) -> Path | None:
+    """Make a key where other machines can reach the service and nobody has one yet.
+
+    Returns:
+        The file (mode 0600) that holds the key; None if none was needed.
+    """
+    if host in LOOPBACK or os.environ.get("PLANISH_API_KEY"):
+        return None
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keys = Keys(folder)
+    if keys.any():
+        return None
+    new = keys.create("first key", scopes=tuple(Scope))
+    Audit(folder).record("key.created", tenant="default", key_id=new.record.id, target="first key")
+    path = folder / FIRST_KEY
+    put_new(path, new.secret.encode() + b"\n")
+    return path
 
 
 def default_data_dir() -> Path:

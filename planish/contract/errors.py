@@ -4,6 +4,7 @@
     ├── BadRequest             400  malformed_request
     │   └── InvalidParameter   400  invalid_parameter
     ├── Unauthorized           401  unauthorized
+    ├── Forbidden              403  forbidden
     ├── NotFound               404  not_found
     ├── MethodNotAllowed       405  method_not_allowed
     ├── Conflict               409  conflict
@@ -116,6 +117,12 @@ class Unauthorized(PlanishError):
     """No valid API key."""
 
     code, title, status = "unauthorized", "A valid API key is needed", 401
+
+
+class Forbidden(PlanishError):
+    """The API key is valid, but not for this."""
+
+    code, title, status = "forbidden", "The API key does not allow this", 403
 
 
 class NotFound(PlanishError):

@@ -8,6 +8,8 @@ TASK_NAME = "planish.run"
 JOB_QUEUE = "planish.jobs"
 PLAN_QUEUE = "planish.plans"
 
+DEFAULT_TENANT = "default"
+
 PREFIX_JOB = "job_"
 PREFIX_PLAN = "plan_"
 ULID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

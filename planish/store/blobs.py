@@ -14,12 +14,14 @@ from pathlib import Path
 from planish.contract.errors import InvalidParameter, NotFound
 from planish.contract.job import FileInfo, FilePage
 from planish.contract.spec import FILE_ID_PATTERN
+from planish.contract.wire import DEFAULT_TENANT
 from planish.store.durable import TEMPORARY, make_private, sync_folder
 from planish.store.ids import new_ulid
 
 _FILE_ID = re.compile(FILE_ID_PATTERN)
 _SHA256 = "sha256"
 MAX_NAME = 255
+TENANTS = "tenants"
 
 
 @dataclass
@@ -41,9 +43,14 @@ class Blobs:
 
     ``uploads/<ulid>.part`` while bytes arrive, ``blobs/sha256/ab/<hex>`` afterwards, with the
     client's name beside it in ``<hex>.json``. Clients never choose a path.
+
+    Each tenant has a folder of its own, so the same content is kept once for each of them, and
+    nobody can tell whether somebody else has a file. The default tenant's lies at the top.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, tenant: str = DEFAULT_TENANT) -> None:
+        if tenant != DEFAULT_TENANT:
+            root = make_private(make_private(root / TENANTS) / tenant)
         self._uploads = make_private(root / "uploads")
         self._blobs = make_private(root / "blobs" / _SHA256)
 
@@ -161,6 +168,27 @@ class Blobs:
                 if len(entry.name) == 64:
                     with suppress(FileNotFoundError):
                         yield entry.stat().st_mtime_ns, entry.name
+
+
+class TenantBlobs:
+    """The files of all tenants below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[str, Blobs] = {}
+
+    def of(self, tenant: str) -> Blobs:
+        """Return one tenant's files."""
+        if tenant not in self._known:
+            self._known[tenant] = Blobs(self._root, tenant)
+        return self._known[tenant]
+
+    def stale_uploads(self, older_than: float) -> Iterator[Path]:
+        """Yield everybody's temporary files last written before `older_than`."""
+        folder = self._root / TENANTS
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        for tenant in (DEFAULT_TENANT, *names):
+            yield from self.of(tenant).stale_uploads(older_than)
 
 
 def _following(

@@ -34,6 +34,17 @@ def put_new(path: Path, content: bytes) -> bool:
     return True
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in the place of one that is there; readers see the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{new_ulid()}{TEMPORARY}")
+    try:
+        write_synced(temporary, content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Create `path` (mode 0600, must not exist) and fsync its content."""
     with open(

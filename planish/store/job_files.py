@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from planish.contract.errors import IdempotencyKeyReused, NotFound
-from planish.contract.wire import JOB_ID
+from planish.contract.wire import DEFAULT_TENANT, JOB_ID
 from planish.store.durable import TEMPORARY, make_private, put_new, sync_folder, write_synced
 from planish.store.ids import new_ulid
 from planish.store.records import Outcome, SpecRecord
@@ -162,7 +162,7 @@ class JobFiles:
             return False
         sync_folder(self._jobs)
         if record is not None and record.idempotency_key is not None:
-            self._key_path(record.idempotency_key).unlink(missing_ok=True)
+            self._key_path(record.idempotency_key, record.tenant).unlink(missing_ok=True)
         shutil.rmtree(grave, ignore_errors=True)
         return True
 
@@ -171,8 +171,10 @@ class JobFiles:
         with os.scandir(self._jobs) as entries:
             yield from (entry.name for entry in entries if JOB_ID.match(entry.name))
 
-    def claim_key(self, key: str, request_sha256: str, job_id: str) -> str:
-        """Bind an Idempotency-Key to a job.
+    def claim_key(
+        self, key: str, request_sha256: str, job_id: str, tenant: str = DEFAULT_TENANT
+    ) -> str:
+        """Bind a tenant's Idempotency-Key to a job.
 
         The winner's id is returned also when its spec is not durable yet (its process may have
         died in between): carry on with `put_spec` and submit under the returned id.
@@ -184,7 +186,7 @@ class JobFiles:
             IdempotencyKeyReused: the key came with another request before.
         """
         claim = KeyClaim(job_id=job_id, request_sha256=request_sha256)
-        path = self._key_path(key)
+        path = self._key_path(key, tenant)
         winner = None
         while winner is None:
             if put_new(path, claim.model_dump_json().encode()):
@@ -225,5 +227,6 @@ class JobFiles:
                 if not self.folder(claim.job_id).is_dir():
                     yield path
 
-    def _key_path(self, key: str) -> Path:
-        return self._keys / hashlib.sha256(key.encode()).hexdigest()
+    def _key_path(self, key: str, tenant: str) -> Path:
+        owned = key if tenant == DEFAULT_TENANT else f"{tenant}\n{key}"
+        return self._keys / hashlib.sha256(owned.encode()).hexdigest()

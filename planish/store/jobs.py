@@ -17,7 +17,7 @@ import redis
 from pydantic import BaseModel, JsonValue
 
 from planish.contract.job import Event, EventType, JobStatus, Progress, links_of
-from planish.contract.spec import Spec
+from planish.contract.wire import DEFAULT_TENANT
 from planish.store.fleet import FleetRegistry
 from planish.store.records import Outcome, SpecRecord
 from planish.store.scripts import PREFIX, Scripts, events_key, job_key
@@ -101,7 +101,8 @@ class Ledger(FleetRegistry):
             DOORBELL_MS,
             attempts,
             _json(labels),
-            _json(_files(spec)),
+            _json(_files(record)),
+            record.tenant,
         )
         return bool(created)
 
@@ -147,6 +148,7 @@ class Ledger(FleetRegistry):
         labels: tuple[str, ...] = (),
         limit: int = 50,
         after: str | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> tuple[list[bytes], str | None]:
         """Return documents of jobs, newest first, and the id to continue after.
 
@@ -156,11 +158,12 @@ class Ledger(FleetRegistry):
             limit: at most so many. A page may be shorter and still have a following one, when
                 jobs that match are rare.
             after: id that the page before ended with.
+            tenant: whose jobs.
         """
-        filters = [f"label:{label}" for label in labels]
+        filters = [f"tenant:{tenant}", *(f"label:{label}" for label in labels)]
         if status is not None:
             filters.append(f"status:{status.value}")
-        found = self._run("page", limit, after or "", PAGE_BOUND, *(filters or ["all"]))
+        found = self._run("page", limit, after or "", PAGE_BOUND, *filters)
         cursor, *documents = cast("list[bytes]", found)
         return documents, cursor.decode() or None
 
@@ -175,9 +178,9 @@ class Ledger(FleetRegistry):
         """Forget a terminal job; ``alive`` when it is not terminal."""
         return cast("Deleted", self._text("delete", job_id))
 
-    def file_in_use(self, file_id: str) -> bool:
-        """Say whether a live job reads this uploaded file."""
-        return bool(self._redis.exists(f"{PREFIX}uses:{file_id}"))
+    def file_in_use(self, file_id: str, tenant: str = DEFAULT_TENANT) -> bool:
+        """Say whether a live job of the tenant reads this uploaded file."""
+        return bool(self._redis.exists(f"{PREFIX}uses:{_owned(file_id, tenant)}"))
 
     # --- workers' side -----------------------------------------------------------------------
 
@@ -312,9 +315,13 @@ def _ids(reply: object) -> list[str]:
     return [job_id.decode() for job_id in cast("list[bytes]", reply)]
 
 
-def _files(spec: Spec) -> list[str]:
-    files = spec.files.model_dump().values() if spec.files is not None else ()
-    return sorted({file for file in files if file is not None})
+def _files(record: SpecRecord) -> list[str]:
+    files = record.spec.files.model_dump().values() if record.spec.files is not None else ()
+    return sorted({_owned(file, record.tenant) for file in files if file is not None})
+
+
+def _owned(file_id: str, tenant: str) -> str:
+    return f"{tenant}/{file_id}"
 
 
 def _json(value: JsonValue | list[str] | dict[str, str]) -> str:

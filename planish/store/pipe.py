@@ -14,6 +14,7 @@ from typing import cast
 
 import hiredis
 
+from planish.contract.wire import DEFAULT_TENANT
 from planish.store.connection import CONNECT_SECONDS, REPLY_SECONDS, Address
 from planish.store.scripts import job_key
 
@@ -37,6 +38,13 @@ class Pipe:
         """
         reply = await self.read(b"HGET", job_key(job_id).encode(), b"doc")
         return reply if isinstance(reply, bytes) else None
+
+    async def owned(self, job_id: str) -> tuple[bytes, str] | None:
+        """Return the Job document and its tenant, None when the job is unknown."""
+        reply = await self.read(b"HMGET", job_key(job_id).encode(), b"doc", b"tenant")
+        if not isinstance(reply, list) or not isinstance(reply[0], bytes):
+            return None
+        return reply[0], reply[1].decode() if isinstance(reply[1], bytes) else DEFAULT_TENANT
 
     async def snapshot(self, job_id: str) -> tuple[bytes, int] | None:
         """Return the Job document and the id of the last event that it reflects."""

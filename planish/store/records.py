@@ -11,7 +11,7 @@ from planish.contract.job import JobStatus, Result
 from planish.contract.problem import ErrorInfo
 from planish.contract.report import Plan
 from planish.contract.spec import Spec
-from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE, PREFIX_PLAN
+from planish.contract.wire import DEFAULT_TENANT, JOB_QUEUE, PLAN_QUEUE, PREFIX_PLAN
 
 Kind = Literal["job", "plan"]
 TerminalStatus = Literal[
@@ -36,6 +36,7 @@ class SpecRecord(Record):
         spec: with `files` filled in.
         request_sha256: of the request, to tell a retry from another request with the same key.
         idempotency_key: the client's, if it sent one.
+        tenant: whose job it is; nobody else ever sees it.
     """
 
     id: str
@@ -44,6 +45,7 @@ class SpecRecord(Record):
     spec: Spec
     request_sha256: str
     idempotency_key: str | None = None
+    tenant: str = DEFAULT_TENANT
 
 
 class Outcome(Record):

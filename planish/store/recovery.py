@@ -19,7 +19,7 @@ import redis
 from planish.contract.errors import JobExpired, WorkerLost
 from planish.contract.job import TERMINAL, JobStatus
 from planish.contract.wire import PREFIX_PLAN
-from planish.store.blobs import Blobs
+from planish.store.blobs import TenantBlobs
 from planish.store.commit import cancelled, commit, forget, without_result
 from planish.store.job_files import LOG, JobFiles
 from planish.store.jobs import MAX_CRASHES, Ledger
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class Recovery:
     """Brings ledger and files together again."""
 
-    def __init__(self, ledger: Ledger, job_files: JobFiles, ring: Ring, blobs: Blobs) -> None:
+    def __init__(self, ledger: Ledger, job_files: JobFiles, ring: Ring, blobs: TenantBlobs) -> None:
         """Use `ring(job_id, queue)` to send a doorbell to the workers."""
         self._ledger = ledger
         self._files = job_files

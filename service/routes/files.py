@@ -11,11 +11,13 @@ from starlette.responses import Response
 from planish.contract.errors import FileInUse, MissingPart, NotFound, UnsupportedMedia
 from planish.contract.job import FileInfo, FilePage
 from planish.contract.spec import FILE_ID_PATTERN
+from planish.store.blobs import Blobs
 from service.desk import Desk, desk_of
 from service.digest import check_digests, stated_digests
 from service.download import Content, Download
 from service.negotiate import choose
 from service.openapi import body, content, problems
+from service.principal import principal_of
 from service.upload import FileSink, check_length, write_body
 
 router = APIRouter(tags=["files"])
@@ -60,7 +62,7 @@ async def list_files(
     ] = None,
 ) -> Response:
     """List uploaded files, newest first."""
-    page = await asyncio.to_thread(desk_of(request).blobs.list, limit, after)
+    page = await asyncio.to_thread(desk_of(request).blobs_of(request).list, limit, after)
     return Response(page.model_dump_json(), media_type=JSON)
 
 
@@ -82,7 +84,7 @@ async def show_file(
     request: Request, file_id: str, accept: Annotated[str | None, Header()] = None
 ) -> Response:
     """Show a file's size, name and date; with `Accept: application/octet-stream` download it."""
-    blobs = desk_of(request).blobs
+    blobs = desk_of(request).blobs_of(request)
     info = await asyncio.to_thread(blobs.info, file_id)
     if info is None:
         raise _unknown(file_id)
@@ -97,7 +99,7 @@ async def show_file(
 @router.delete("/files/{file_id}", status_code=204, responses=problems(404, 409))
 async def delete_file(request: Request, file_id: str) -> Response:
     """Delete a file that no live job needs."""
-    await asyncio.to_thread(_delete, desk_of(request), file_id)
+    await asyncio.to_thread(_delete, desk_of(request), principal_of(request).tenant, file_id)
     return Response(status_code=204)
 
 
@@ -107,32 +109,34 @@ async def _receive(desk: Desk, request: Request, name: str | None) -> tuple[File
     limit = desk.settings.max_upload_bytes
     check_length(request.headers.get("content-length"), limit)
     stated = stated_digests(request.headers)
+    blobs = desk.blobs_of(request)
     async with desk.upload_slot():
-        sink = FileSink(await asyncio.to_thread(desk.blobs.new_upload))
+        sink = FileSink(await asyncio.to_thread(blobs.new_upload))
         try:
             await write_body(request.receive, limit, sink, desk.upload_pool)
             desk.metrics.upload_bytes += sink.size
             if sink.size == 0:
                 raise MissingPart("the body is empty; send the file's bytes as the body")
             check_digests(stated, sink.sha256, "the body")
-            return await asyncio.to_thread(_keep, desk, sink, name)
+            return await asyncio.to_thread(_keep, blobs, sink, name)
         finally:
-            desk.blobs.abandon(sink.upload)
+            blobs.abandon(sink.upload)
 
 
-def _keep(desk: Desk, sink: FileSink, name: str | None) -> tuple[FileInfo, bool]:
-    fresh = desk.blobs.size(f"sha256:{sink.sha256}") is None
-    file_id = desk.blobs.keep(sink.upload, sink.sha256, sink.size, name)
-    info = desk.blobs.info(file_id)
+def _keep(blobs: Blobs, sink: FileSink, name: str | None) -> tuple[FileInfo, bool]:
+    fresh = blobs.size(f"sha256:{sink.sha256}") is None
+    file_id = blobs.keep(sink.upload, sink.sha256, sink.size, name)
+    info = blobs.info(file_id)
     return info or FileInfo(id=file_id, size=sink.size, name=name), fresh
 
 
-def _delete(desk: Desk, file_id: str) -> None:
-    if desk.blobs.size(file_id) is None:
+def _delete(desk: Desk, tenant: str, file_id: str) -> None:
+    blobs = desk.blobs.of(tenant)
+    if blobs.size(file_id) is None:
         raise _unknown(file_id)
-    if desk.ledger.file_in_use(file_id):
+    if desk.ledger.file_in_use(file_id, tenant):
         raise FileInUse("a live job reads this file; delete it when the job is finished")
-    desk.blobs.delete(file_id)
+    blobs.delete(file_id)
 
 
 def _unknown(file_id: str) -> NotFound:

@@ -22,6 +22,7 @@ from service.desk import Desk, desk_of
 from service.documents import check_job_id, document, document_from_files, unknown_job
 from service.negotiate import wait_seconds
 from service.openapi import problems, submission_body
+from service.principal import principal_of
 from service.submission import accept, idempotency_key, receive_spec
 
 router = APIRouter(tags=["jobs"])
@@ -52,7 +53,7 @@ async def submit_job(
     desk = desk_of(request)
     key = idempotency_key(request)
     spec = await receive_spec(desk, request)
-    job_id = await asyncio.to_thread(accept, desk, spec, "job", key)
+    job_id = await asyncio.to_thread(accept, desk, spec, principal_of(request).tenant, "job", key)
     return await _accepted(desk, job_id)
 
 
@@ -72,7 +73,12 @@ async def list_jobs(
     """List jobs, newest first."""
     ledger = desk_of(request).ledger
     documents, following = await asyncio.to_thread(
-        ledger.page, status, tuple(label or ()), limit, after
+        ledger.page,
+        status,
+        tuple(label or ()),
+        limit,
+        after,
+        principal_of(request).tenant,
     )
     end = b'"%s"' % following.encode() if following else b"null"
     page = b'{"items":[%s],"next":%s}' % (b",".join(documents), end)

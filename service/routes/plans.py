@@ -24,6 +24,7 @@ from planish.contract.wire import PLAN_QUEUE
 from planish.store.records import Outcome
 from service.desk import Desk, desk_of
 from service.openapi import problems, submission_body
+from service.principal import principal_of
 from service.routes.jobs import cancel, forget
 from service.submission import accept, receive_spec
 
@@ -48,7 +49,8 @@ async def make_plan(request: Request) -> Response:
     spec = await receive_spec(desk, request)
     if not (await asyncio.to_thread(desk.ledger.fleet)).serves(PLAN_QUEUE):
         raise Unavailable("no worker is connected, and plans need one; start one: planish worker")
-    plan_id = await asyncio.to_thread(accept, desk, _limited(spec), "plan")
+    tenant = principal_of(request).tenant
+    plan_id = await asyncio.to_thread(accept, desk, _limited(spec), tenant, "plan")
     try:
         outcome = await _outcome(desk, plan_id)
     finally:

@@ -90,10 +90,10 @@ def test_nothing_survives_a_killed_serve(served: Served) -> None:
     assert left == []
 
 
-def test_serve_beyond_loopback_wants_a_key(tmp_path: Path) -> None:
-    done = run("serve", "--host", "0.0.0.0", "--port", 0, "--data-dir", tmp_path)
-    assert done.code == 1
-    assert "PLANISH_API_KEY" in done.err
+def test_the_api_beyond_loopback_wants_a_key(tmp_path: Path) -> None:
+    done = run("api", "--host", "0.0.0.0", "--port", 0, "--data-dir", tmp_path)
+    assert done.code == 2
+    assert "planish keys create" in done.err
 
 
 def test_serve_names_an_address_that_is_not_this_machines(tmp_path: Path) -> None:

@@ -22,8 +22,10 @@ def test_every_pass_is_described_with_defaults_ranges_and_source(client: httpx.C
 def test_ranges_are_said_in_words(client: httpx.Client) -> None:
     prune = client.get("/passes").json()["items"][0]
     ranges = {parameter["name"]: parameter["range"] for parameter in prune["parameters"]}
-    assert ranges["sparsity"] == "number > 0, < 1"
-    assert ranges["method"] == "magnitude, random"
+    assert ranges["sparsity"] == "number > 0, < 1 or null"
+    assert ranges["method"] == (
+        "magnitude, gradient, taylor, wanda, sparsegpt, bn_scale, fpgm, kl, block_influence, random"
+    )
     assert ranges["round_to"] == "integer ≥ 1, ≤ 256 or null"
     assert prune["defaults"]["sparsity"] == 0.5
     assert "sparsity" in prune["schema"]["properties"]

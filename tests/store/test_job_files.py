@@ -112,7 +112,7 @@ def test_stale_files_are_what_a_crash_leaves(tmp_path: Path, files: JobFiles) ->
         *(
             p
             for p in (tmp_path / "idempotency").iterdir()
-            if p.name != files._key_path("kept").name
+            if p.name != files._key_path("kept", "default").name
         ),
     }
     for path in leftovers:

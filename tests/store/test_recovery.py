@@ -15,7 +15,7 @@ import redis
 from planish.contract.job import JobStatus
 from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE
 from planish.store import recovery as recovery_module
-from planish.store.blobs import Blobs
+from planish.store.blobs import Blobs, TenantBlobs
 from planish.store.commit import cancelled, commit, forget
 from planish.store.job_files import JobFiles
 from planish.store.jobs import Ledger
@@ -32,9 +32,9 @@ def rung() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def recovery(
-    ledger: Ledger, files: JobFiles, blobs: Blobs, rung: list[tuple[str, str]]
+    ledger: Ledger, files: JobFiles, tmp_path: Path, rung: list[tuple[str, str]]
 ) -> Recovery:
-    return Recovery(ledger, files, lambda *bell: rung.append(bell), blobs)
+    return Recovery(ledger, files, lambda *bell: rung.append(bell), TenantBlobs(tmp_path))
 
 
 def lose_worker(ledger: Ledger, job_id: str) -> None:
@@ -235,7 +235,7 @@ def test_clean_removes_leftovers_old_plans_and_losing_attempts(
 
 def test_the_thread_survives_what_fails(
     files: JobFiles,
-    blobs: Blobs,
+    tmp_path: Path,
     ledger: Ledger,
     submit: Submit,
     monkeypatch: pytest.MonkeyPatch,
@@ -252,7 +252,7 @@ def test_the_thread_survives_what_fails(
             raise failures.pop(0)
         heard.set()
 
-    recovery = Recovery(ledger, files, ring, blobs)
+    recovery = Recovery(ledger, files, ring, TenantBlobs(tmp_path))
     recovery.start()
     for _ in range(100):
         if heard.wait(0.05):

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from planish.contract.job import TERMINAL, TRANSITIONS, EventType, Job, JobStatus, Progress
-from planish.store.blobs import Blobs
+from planish.store.blobs import TenantBlobs
 from planish.store.commit import cancelled, commit, forget
 from planish.store.connection import connect
 from planish.store.job_files import JobFiles
@@ -47,7 +47,7 @@ class Jobs(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         root = Path(self.folder.name)
         self.ledger, self.files = Ledger(self.client), JobFiles(root)
-        self.recovery = Recovery(self.ledger, self.files, lambda *_: None, Blobs(root))
+        self.recovery = Recovery(self.ledger, self.files, lambda *_: None, TenantBlobs(root))
         self.seen: dict[str, JobStatus] = {}
         self.outcomes: dict[str, bytes] = {}
         self.last_event: dict[str, int] = {}

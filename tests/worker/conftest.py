@@ -16,7 +16,7 @@ import pytest
 
 from planish.contract.errors import Unavailable
 from planish.contract.spec import Spec
-from planish.store.blobs import Blobs
+from planish.store.blobs import TenantBlobs
 from planish.store.connection import connect
 from planish.store.embedded import EmbeddedRedis
 from planish.store.ids import new_id
@@ -65,13 +65,15 @@ class House:
     settings: StoreSettings
     ledger: Ledger
     files: JobFiles
-    blobs: Blobs
+    blobs: TenantBlobs
 
     def upload(self, content: bytes) -> str:
-        upload = self.blobs.new_upload()
+        upload = self.blobs.of("default").new_upload()
         with open(upload.fd, "wb", closefd=False) as file:
             file.write(content)
-        return self.blobs.keep(upload, hashlib.sha256(content).hexdigest(), len(content))
+        return self.blobs.of("default").keep(
+            upload, hashlib.sha256(content).hexdigest(), len(content)
+        )
 
     def submit(
         self, spec: dict[str, object] | None = None, kind: Kind = "job", **files: str
@@ -96,7 +98,7 @@ class House:
 def house_at(url: str, data_dir: Path) -> House:
     data_dir.mkdir()
     settings = StoreSettings(data_dir=data_dir, redis_url=url)
-    return House(settings, Ledger(connect(url)), JobFiles(data_dir), Blobs(data_dir))
+    return House(settings, Ledger(connect(url)), JobFiles(data_dir), TenantBlobs(data_dir))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@
 -- planish:pending       zset: queued job -> when its doorbell is due, ms
 -- planish:start_by      zset: job that never started -> when it expires, ms
 -- planish:withdrawn     zset: queued job with a cancel request -> time of the request, ms
--- planish:index:…       zset, score 0: ids by all | status:<s> | label:<k>=<v> (jobs) | plans
+-- planish:index:…       zset, score 0: ids by all | tenant:<t> | status:<s> | label:<k>=<v> (jobs) | plans
 -- planish:uses:<file>   set: live jobs that read an uploaded file
 -- planish:fence         counter over all jobs
 --
