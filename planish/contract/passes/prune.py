@@ -38,7 +38,8 @@ class Prune(Params):
         "Molchanov et al. 2017, arXiv:1611.06440 (taylor, gradient of channels); Liu et al. 2017, "
         "arXiv:1708.06519 (bn_scale); He et al. 2019, arXiv:1811.00250 (fpgm); "
         "Sun et al. 2023, arXiv:2306.11695 (wanda); Frantar and Alistarh 2023, arXiv:2301.00774 "
-        "(sparsegpt); Men et al. 2024, arXiv:2403.03853 (block influence); Zhu and Gupta 2017, arXiv:1710.01878 (cubic)"
+        "(sparsegpt); Men et al. 2024, arXiv:2403.03853 (block influence); Zhu and Gupta 2017, "
+        "arXiv:1710.01878 (cubic)"
     )
 
     op: Literal["prune"] = "prune"

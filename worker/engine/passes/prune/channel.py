@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import JsonValue
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from planish.contract.errors import NothingChanged
 from planish.contract.problem import FieldError
@@ -37,9 +37,13 @@ Widths = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class _Done:
-    """What was cut: choices, why other layers stay, remarks on some, and the search's facts."""
+    """What was cut: choices, why other layers stay, remarks on some, and the search's facts.
+
+    `norms` holds the places of the channels that each BatchNorm keeps.
+    """
 
     model: Model
+    norms: dict[str, Tensor]
     choices: list[Choice]
     reasons: Reasons
     notes: Reasons
@@ -63,8 +67,9 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
     done = _cut(model, params, round_to, ctx)
     outcome = _outcome(model, done, params, round_to, ctx)
     if params.recalibrate and ctx.splits is not None:
-        samples = min(params.samples, len(ctx.splits.calibration))
-        if recalibrate(outcome.model, ctx.splits.calibration, samples, ctx.device):
+        data = ctx.splits.calibration
+        samples = min(params.samples, len(data))
+        if recalibrate(outcome.model, data, samples, ctx.device, model, done.norms):
             outcome.facts["recalibrated_on"] = samples
     return outcome
 
@@ -109,7 +114,8 @@ def _cut(model: Model, params: Prune, round_to: int, ctx: Context) -> _Done:
             choices, facts = find_amount(cut, ranked, params, round_to, ctx)
             broken = cut.broken(choices)
         if not broken:
-            return _Done(cut.thinned(choices), choices, reasons, notes, facts)
+            thinned, norms = cut.thinned(choices), cut.kept_norms(choices)
+            return _Done(thinned, norms, choices, reasons, notes, facts)
         kept |= broken
 
 

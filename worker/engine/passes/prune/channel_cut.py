@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from worker.engine.model import Model
 from worker.engine.passes.prune.channel_flow import Flow
 from worker.engine.passes.prune.channel_groups import ChannelGroup
 from worker.engine.passes.prune.proof import NotTheSame, prove
 from worker.engine.passes.prune.selection import Choice, choose
 from worker.engine.passes.prune.shape_repair import CannotRepair
-from worker.engine.passes.prune.thinning import thin
+from worker.engine.passes.prune.thinning import kept_of, thin
 
 Reasons = dict[str, str]
 
@@ -31,6 +34,14 @@ class Cut:
             CannotRepair: a constant of the graph cannot follow.
         """
         return thin(self.model, self.flow, _gone(choices))
+
+    def kept_norms(self, choices: Sequence[Choice]) -> dict[str, Tensor]:
+        """Return the places of the channels that each BatchNorm keeps, by its name."""
+        gone = _gone(choices)
+        return {
+            name: torch.from_numpy(kept_of(self.flow, (axis,), gone)[0].nonzero()[0])
+            for name, axis in self.flow.scaled.items()
+        }
 
     def broken(self, choices: Sequence[Choice]) -> Reasons:
         """Return the layers whose cut is proven wrong, with the reason.

@@ -28,6 +28,7 @@ def recalibrate(
     samples: int,
     device: torch.device,
     before: Model | None = None,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> bool:
     """Correct running means and variances for what the network lost, in place.
 
@@ -47,6 +48,7 @@ def recalibrate(
         samples: how many of them to use, all when there are fewer.
         device: where to compute.
         before: the network that the running statistics belong to; left as it is.
+        kept: which of the channels of `before` a layer still has, by its name; None for all.
 
     Returns:
         Whether there was anything to do: layers with running statistics, and two samples.
@@ -56,7 +58,10 @@ def recalibrate(
     if not layers or len(used) < FEWEST:
         return False
     learnt = {name: _statistics(layer) for name, layer in layers.items()}
-    old = {} if before is None else _measured(before.clone(), used, device)
+    old = {} if before is None else dict(_measured(before.clone(), used, device))
+    for name, places in (kept or {}).items():
+        mean, variance = old[name]
+        old[name] = mean[places], variance[places]
     new = _measured(model, used, device)
     for name, layer in layers.items():
         _set(layer, *_moved(learnt[name], old.get(name), new[name]))
