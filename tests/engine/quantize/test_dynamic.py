@@ -13,11 +13,10 @@ from torch import nn
 
 from planish.contract.errors import NothingChanged
 from planish.contract.recipe import Quantize
+from tests.engine.answers import answers
 from tests.engine.passes.models import canonical, context, noise_splits, zoo_model
 from tests.zoo import seeded
-from worker.engine.measure.outputs import run_session
 from worker.engine.measure.runtime_graph import read_runtime_graph
-from worker.engine.measure.session import open_session
 from worker.engine.model import Model
 from worker.engine.passes import Outcome, quantize
 from worker.engine.save.onnx import save_onnx
@@ -39,7 +38,7 @@ def test_linear_layers_become_integer_products(tmp_path: Path) -> None:
     assert graph.float_layers == ()
     assert outcome.facts["float_products"] == 1  # attention multiplies what is computed
     inputs = model.example(4)
-    got = run_session(open_session(tmp_path / "int8.onnx", 1), inputs)[0]
+    got = answers(tmp_path / "int8.onnx", inputs)[0]
     want = model.module(*inputs).detach().numpy()
     assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)
 
@@ -79,7 +78,7 @@ def test_tables_are_stored_in_integers_and_looked_up_as_they_are(tmp_path: Path)
     assert torch.equal(packed(ids)[0], packed.dequantized()[ids[0]])
     save_onnx(outcome.model, tmp_path / "int8.onnx")
     inputs = model.example(3)
-    got = run_session(open_session(tmp_path / "int8.onnx", 1), inputs)[0]
+    got = answers(tmp_path / "int8.onnx", inputs)[0]
     want = model.module(*inputs).detach().numpy()
     assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)
 

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from planish.contract.errors import InvalidRecipe, NothingChanged
 from planish.contract.recipe import Quantize
+from tests.engine.answers import answers
 from tests.engine.passes.models import (
     NETS,
     canonical,
@@ -23,9 +24,7 @@ from tests.engine.passes.models import (
 from tests.zoo import seeded
 from worker.engine.load.pt2 import read_pt2
 from worker.engine.measure.macs import count_macs
-from worker.engine.measure.outputs import run_session
 from worker.engine.measure.runtime_graph import read_runtime_graph
-from worker.engine.measure.session import open_session
 from worker.engine.model import Model, first_output
 from worker.engine.passes import Outcome, quantize
 from worker.engine.quantize import static
@@ -166,7 +165,7 @@ def test_a_dead_channel_with_a_large_bias_does_not_overflow(tmp_path: Path) -> N
     inputs = (torch.randn(4, 3, 6, 6) * 1e-3,)
     after = static.quantize_static(model.clone(), Quantize(), ("0", "2"), [inputs])
     save_onnx(after, tmp_path / "model.onnx")
-    got = run_session(open_session(tmp_path / "model.onnx", 1), inputs)[0]
+    got = answers(tmp_path / "model.onnx", inputs)[0]
     want = model.module(*inputs).detach().numpy()
     assert np.linalg.norm(got - want) < 0.05 * np.linalg.norm(want)
 

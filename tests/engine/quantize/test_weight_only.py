@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from planish.contract.errors import NothingChanged
 from planish.contract.recipe import Quantize
 from planish.contract.spec import ModelSpec
+from tests.engine.answers import answers
 from tests.engine.passes.models import canonical, context, noise_splits, zoo_model
 from tests.zoo import seeded
 from worker.engine.load import load_model
-from worker.engine.measure.outputs import run_session
-from worker.engine.measure.session import open_session
 from worker.engine.measure.size import count_parameters
 from worker.engine.model import Model, first_output
 from worker.engine.passes import Outcome, quantize
@@ -93,7 +92,7 @@ def test_the_runtime_computes_what_the_torch_graph_does(params: Quantize, tmp_pa
     outcome = run(model.clone(), params)
     save_onnx(outcome.model, tmp_path / "m.onnx")
     inputs = model.example(5)
-    got = run_session(open_session(tmp_path / "m.onnx", 1), inputs)[0]
+    got = answers(tmp_path / "m.onnx", inputs)[0]
     want = answer(outcome.model, inputs).numpy()
     assert np.abs(got - want).max() < 1e-3 * np.abs(want).max()
     graph = onnx.load(tmp_path / "m.onnx").graph
@@ -133,7 +132,7 @@ def test_a_table_and_the_output_layer_tied_to_it_share_their_bytes(
     tables = [c for c in constants if c.data_type == onnx.TensorProto.UINT8 and c.dims[0] == 20]
     assert len(tables) == 1
     inputs = model.example(3)
-    got = run_session(open_session(tmp_path / "m.onnx", 1), inputs)[0]
+    got = answers(tmp_path / "m.onnx", inputs)[0]
     assert np.abs(got - answer(outcome.model, inputs).numpy()).max() < 1e-4
 
 
@@ -143,7 +142,7 @@ def test_convolutions_are_stored_in_int8_and_said_to_be_no_faster(tmp_path: Path
     assert "not faster" in outcome.facts["convolutions"]
     save_onnx(outcome.model, tmp_path / "int8.onnx")
     inputs = model.example(3)
-    got = run_session(open_session(tmp_path / "int8.onnx", 1), inputs)[0]
+    got = answers(tmp_path / "int8.onnx", inputs)[0]
     want = answer(outcome.model, inputs).numpy()
     assert np.abs(got - want).max() < 1e-3 * np.abs(want).max()
     stored = onnx.load(tmp_path / "int8.onnx").graph.initializer

@@ -12,10 +12,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from planish.contract.recipe import Quantize
+from tests.engine.answers import answers
 from tests.engine.passes.models import NETS, canonical, context, noise_splits, zoo_model
 from tests.zoo import seeded
-from worker.engine.measure.outputs import run_session
-from worker.engine.measure.session import open_session
 from worker.engine.model import InputSpec, Model
 from worker.engine.passes import quantize
 from worker.engine.save.onnx import OPSET, save_onnx
@@ -30,12 +29,11 @@ def int8(model: Model) -> Model:
 def test_a_float_file_gives_the_models_outputs_at_any_batch(name: str, tmp_path: Path) -> None:
     model = zoo_model(name)
     save_onnx(model, tmp_path / "model.onnx")
-    session = open_session(tmp_path / "model.onnx", 1)
     for batch in (1, 5):
         inputs = model.example(batch)
         with torch.no_grad():
             want = tree_leaves(model.module(*inputs))
-        for value, got in zip(want, run_session(session, inputs), strict=True):
+        for value, got in zip(want, answers(tmp_path / "model.onnx", inputs), strict=True):
             np.testing.assert_allclose(got, value.numpy(), atol=1e-5, rtol=1e-4)
 
 
@@ -91,5 +89,5 @@ def test_two_dynamic_dimensions_keep_their_names(tmp_path: Path) -> None:
     dims = [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim]
     assert dims == ["batch", "length", 3]
     inputs = (torch.randn(3, 7, 4),)
-    got = run_session(open_session(tmp_path / "model.onnx", 1), inputs)[0]
+    got = answers(tmp_path / "model.onnx", inputs)[0]
     np.testing.assert_allclose(got, model.module(*inputs).detach().numpy(), atol=1e-5)

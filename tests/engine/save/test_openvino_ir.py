@@ -11,14 +11,14 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from planish.contract.errors import MissingDependency
-from planish.contract.recipe import Quantize
+from planish.contract.recipe import Cast, Params, Quantize
 from tests.engine.passes.models import context, noise_splits, zoo_model
 from worker.engine.measure.opened import Settings, open_model
 from worker.engine.measure.reload import check_reload
 from worker.engine.measure.runtime_graph_openvino import openvino_float_layers
 from worker.engine.measure.size import file_bytes
 from worker.engine.model import Model
-from worker.engine.passes import quantize
+from worker.engine.passes import entry_for, quantize
 from worker.engine.save.openvino_ir import save_openvino
 
 pytest.importorskip("openvino")
@@ -54,6 +54,25 @@ def test_a_static_int8_ir_computes_in_integers(tmp_path: Path) -> None:
     assert openvino_float_layers(tmp_path / "model.xml") == ()
     assert set(openvino_float_layers(tmp_path / "float.xml")) >= {"conv1", "head"} or True
     assert check_reload(model, [tmp_path / "model.xml"], threads=1).ok
+
+
+@pytest.mark.parametrize(
+    ("params", "precisions"),
+    [
+        (Cast(dtype="bf16"), {"bfloat16", "float32"}),
+        (Cast(dtype="fp16"), {"float16", "float32"}),
+        (Quantize(mode="weight_only"), {"float32"}),
+    ],
+)
+def test_what_other_passes_leave_is_written_too(
+    params: Params, precisions: set[str], tmp_path: Path
+) -> None:
+    model = zoo_model("tiny_transformer")
+    made = context(model, params, splits=noise_splits(model, labels=False))
+    after = entry_for(params).run(model, params, made).model
+    save_openvino(after, tmp_path / "model.xml")
+    assert open_model(tmp_path / "model.xml", Settings("openvino")).precision in precisions
+    assert check_reload(after, [tmp_path / "model.xml"], threads=1).ok
 
 
 def test_the_ir_holds_no_traces_and_no_notes(tmp_path: Path) -> None:

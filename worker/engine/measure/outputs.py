@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from torch import Tensor
 
 from worker.engine.load.dataset import Dataset
 from worker.engine.measure.opened import Settings, open_model
@@ -37,12 +35,3 @@ def stream_outputs(
     network = open_model(path, settings)
     for inputs, _ in dataset.batches(batch):
         yield network.run([tensor.numpy() for tensor in inputs])[0]
-
-
-def run_session(
-    session: onnxruntime.InferenceSession, inputs: tuple[Tensor, ...]
-) -> list[NDArray[np.generic]]:
-    """Return all outputs of one call."""
-    names = [value.name for value in session.get_inputs()]
-    feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-    return list(session.run(None, feed))

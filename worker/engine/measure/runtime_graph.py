@@ -15,7 +15,6 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from worker.engine.measure.session import session_options
 from worker.engine.save.compact import layer_of_weight
 
 _FLOAT = {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
@@ -53,7 +52,8 @@ def read_runtime_graph(path: Path) -> RuntimeGraph:
     """
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
         optimized = Path(folder, "optimized.onnx")
-        options = session_options(1)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(optimized)
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

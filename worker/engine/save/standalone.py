@@ -163,6 +163,8 @@ def _open_openvino(
     # Without a hint openvino computes in bfloat16 wherever the processor can.
     noted = model.has_rt_info(["planish", "precision"])
     hint = str(model.get_rt_info(["planish", "precision"]).value) if noted else "f32"
+    if hint == "f16" and "FP16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        hint = "f32"  # or openvino would fall back to bfloat16, which has three bits less
     settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", **options}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
