@@ -150,19 +150,27 @@ def _drop_identities(graph: fx.GraphModule) -> None:
 
 
 def _shield_batchnorms(graph: fx.GraphModule) -> None:
-    """Keep torchao from folding what is left of BatchNorm layers.
+    """Hide what is left of BatchNorm layers from torchao; `show_batchnorms` is the way back.
 
     Those that can be folded are folded already. torchao would fold into a layer that is called
-    twice as well, and change the other call's weights with it.
+    twice as well, and change the other call's weights with it; and where it sees any, it exports
+    close to a hundred patterns of its own, which takes a minute.
     """
-    for node in list(graph.graph.nodes):
-        if node.op == "call_function" and "batch_norm" in str(node.target):
-            value = source(node, 0)
-            with graph.graph.inserting_before(node):
-                alias = graph.graph.call_function(aten.alias.default, (value,))
-            alias.meta = dict(value.meta)
-            node.replace_input_with(value, alias)
+    for node in graph.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
+        node.target = frozen_batch_norm
     graph.recompile()
+
+
+def show_batchnorms(graph: fx.GraphModule) -> None:
+    """Give hidden BatchNorm layers their operator back; in place."""
+    for node in graph.graph.find_nodes(op="call_function", target=frozen_batch_norm):
+        node.target = aten.batch_norm.default
+
+
+def frozen_batch_norm(*args: object) -> Tensor:
+    """Normalize by running statistics: ATen's operator under a name that torchao does not know."""
+    result: Tensor = aten.batch_norm.default(*args)
+    return result
 
 
 def _layer_calls(graph: fx.GraphModule, layers: tuple[str, ...]) -> dict[str, str]:

@@ -11,7 +11,13 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 from planish.contract.recipe import Quantize
 from worker.engine.model import Model, Quantization, QuantizedLayer
 from worker.engine.quantize.nodes import argument, attribute, constant, source
-from worker.engine.quantize.prepared import Batches, Prepared, observe, prepare
+from worker.engine.quantize.prepared import (
+    Batches,
+    Prepared,
+    observe,
+    prepare,
+    show_batchnorms,
+)
 from worker.engine.save.program import quiet
 
 _PARTS = ("", "_scale", "_zero_point")
@@ -47,6 +53,7 @@ def convert(model: Model, params: Quantize, prepared: Prepared) -> Model:
     names = prepared.names
     with quiet(), torch.no_grad():
         converted = convert_pt2e(prepared.graph)
+        show_batchnorms(converted)
     layers = _integers(converted, names, params.dtype)
     return Model(
         module=_canonical(converted, _constant_names(converted, names)),
