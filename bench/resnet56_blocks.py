@@ -6,7 +6,8 @@ Runs the engine's passes on the shared data (PLANISH_TEST_DATA, default ../share
 training images, 2,000 test images). Accuracy of the float and of the int8 network on the test
 images in ONNX Runtime, batch-1 latency on two threads of original, shortened and int8 network in
 turns. Settings were chosen on the validation part alone, a tenth of the training images. Runs are
-kept by blocks and seed in bench/results/resnet56_blocks.json.
+kept by blocks and seed in bench/results/resnet56_blocks.json, and the trained networks in the folder
+PLANISH_BENCH_CACHE, if it is set.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ from worker.engine.load.dataset import Dataset  # noqa: E402
 from worker.engine.measure.latency import Contender, compare_latency, paired_ratio  # noqa: E402
 from worker.engine.measure.opened import Settings  # noqa: E402
 from worker.engine.measure.outputs import dataset_outputs  # noqa: E402
+from worker.engine.model import Model  # noqa: E402
 from worker.engine.passes import entry_for  # noqa: E402
 from worker.engine.prepare import JobInputs, Prepared, prepare  # noqa: E402
 from worker.engine.report.environment import describe_environment  # noqa: E402
 from worker.engine.save.onnx import save_onnx  # noqa: E402
+from worker.engine.save.pt2 import save_pt2  # noqa: E402
 
 RESULT = ROOT / "bench" / "results" / "resnet56_blocks.json"
 FLOORS = {5: {"drop": 0.005, "speedup": 2.2}, 9: {"drop": 0.018, "speedup": 2.7}}
@@ -97,8 +100,18 @@ def write_sides(prepared: Prepared, folder: Path) -> tuple[dict[str, Path], dict
         if isinstance(params, Distill):
             facts["validation"] = [epoch.accuracy for epoch in outcome.training]
             save_onnx(model, files["shortened"])
+            keep(model, prepared.spec)
     save_onnx(model, files["int8"])
     return files, facts
+
+
+def keep(model: Model, done: Spec) -> None:
+    """Keep a trained network for resnet56_pareto.py, if PLANISH_BENCH_CACHE names a folder."""
+    folder = os.environ.get("PLANISH_BENCH_CACHE")
+    blocks = next(p.blocks for p in done.recipe or () if isinstance(p, Prune))
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_pt2(model, Path(folder, f"resnet56_blocks_{blocks}_seed{done.seed}.pt2"))
 
 
 def measured(files: dict[str, Path], test: Dataset) -> dict[str, JsonValue]:

@@ -88,7 +88,10 @@ def _integers(model: Model) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the integers that took the place of weights, each with what stands for zero in it."""
     quantized = model.quantization.layers if model.quantization else ()
     points = {f"{layer.name}.weight": layer.zero_point for layer in quantized}
+    packed = {id(layer.weight) for layer in _packed(model)}
     for name, tensor in model.module.named_buffers():
+        if id(tensor) in packed:
+            continue
         if name.endswith(_INTEGER_PARAMETERS) and tensor.dtype in _INTEGER_TYPES:
             zero = torch.tensor(points.get(name) or (0,), dtype=torch.int32)
             yield tensor, zero.reshape(-1, *[1] * (tensor.dim() - 1))
