@@ -6,8 +6,8 @@ Runs the engine's passes on the shared data (PLANISH_TEST_DATA, default ../share
 training images, 2,000 test images). Accuracy of the float and of the int8 network on the test
 images in ONNX Runtime, batch-1 latency on two threads of original, shortened and int8 network in
 turns. Settings were chosen on the validation part alone, a tenth of the training images. Runs are
-kept by blocks and seed in bench/results/resnet56_blocks.json, and the trained networks in the folder
-PLANISH_BENCH_CACHE, if it is set.
+kept by blocks and seed in bench/results/resnet56_blocks.json, and the trained networks in the
+folder PLANISH_BENCH_CACHE, if it is set.
 """
 
 from __future__ import annotations
