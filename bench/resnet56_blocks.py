@@ -7,7 +7,7 @@ training images, 2,000 test images). Accuracy of the float and of the int8 netwo
 images in ONNX Runtime, batch-1 latency on two threads of original, shortened and int8 network in
 turns. Settings were chosen on the validation part alone, a tenth of the training images. Runs are
 kept by blocks and seed in bench/results/resnet56_blocks.json, and the trained networks in the
-folder PLANISH_BENCH_CACHE, if it is set.
+folder PLANISH_BENCH_CACHE (default ~/.cache/planish-bench).
 """
 
 from __future__ import annotations
@@ -106,12 +106,17 @@ def write_sides(prepared: Prepared, folder: Path) -> tuple[dict[str, Path], dict
 
 
 def keep(model: Model, done: Spec) -> None:
-    """Keep a trained network for resnet56_pareto.py, if PLANISH_BENCH_CACHE names a folder."""
-    folder = os.environ.get("PLANISH_BENCH_CACHE")
+    """Keep a trained network for resnet56_pareto.py."""
     blocks = next(p.blocks for p in done.recipe or () if isinstance(p, Prune))
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        save_pt2(model, Path(folder, f"resnet56_blocks_{blocks}_seed{done.seed}.pt2"))
+    path = kept_network(blocks or 0, done.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_pt2(model, path)
+
+
+def kept_network(blocks: int, seed: int) -> Path:
+    """Return where a trained network without some blocks lies, or is to lie."""
+    folder = os.environ.get("PLANISH_BENCH_CACHE") or Path.home() / ".cache" / "planish-bench"
+    return Path(folder, f"resnet56_blocks_{blocks}_seed{seed}.pt2")
 
 
 def measured(files: dict[str, Path], test: Dataset) -> dict[str, JsonValue]:

@@ -1,9 +1,9 @@
 """ResNet-56 on CIFAR-10: blocks removed × distilled × int8, against each alone and against peers.
 
-    PLANISH_BENCH_CACHE=DIR .venv/bin/python bench/resnet56_pareto.py [--removed 5 9] [--rounds 60]
+    .venv/bin/python bench/resnet56_pareto.py [--removed 5 9] [--seed 0] [--rounds 60]
 
-The trained, shortened networks come from `resnet56_blocks.py`, which keeps them in DIR. Accuracy is
-on the 2,000 test images, latency at batch 1 with two threads, every contender in a process of its
+The trained, shortened networks come from resnet56_blocks.py, which keeps them in the folder
+PLANISH_BENCH_CACHE (default ~/.cache/planish-bench). Accuracy is on the 2,000 test images, latency at batch 1 with two threads, every contender in a process of its
 own and all of them in turns. Peers work on the unpruned network with the same 512 calibration
 samples: ONNX Runtime's quantize_static (QDQ, per channel, minmax, after its preprocessing), NNCF's
 quantize (defaults; pip install nncf), and OpenVINO as it comes (bfloat16 where the processor has
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from pydantic import JsonValue
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _nets import NETS, folds, splits_of
+from resnet56_blocks import kept_network
 from static_int8 import nncf_static, onnxruntime_static
 
 from planish.contract.recipe import Prune, Quantize
@@ -191,12 +191,9 @@ def _met(name: str, row: dict) -> bool:
 
 def _trained(removed: int, seed: int) -> Path:
     """Return the file of a network without `removed` blocks, trained by resnet56_blocks.py."""
-    folder = os.environ.get("PLANISH_BENCH_CACHE")
-    if not folder:
-        sys.exit("set PLANISH_BENCH_CACHE to the folder that resnet56_blocks.py wrote to")
-    path = Path(folder) / f"resnet56_blocks_{removed}_seed{seed}.pt2"
+    path = kept_network(removed, seed)
     if not path.is_file():
-        sys.exit(f"no {path.name} there: run bench/resnet56_blocks.py first")
+        sys.exit(f"no {path.name} is kept: run bench/resnet56_blocks.py first")
     return path
 
 
