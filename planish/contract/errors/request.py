@@ -1,0 +1,108 @@
+"""What a request can be refused for, whatever it carries."""
+
+from __future__ import annotations
+
+from planish.contract.errors.base import PlanishError
+
+
+class BadRequest(PlanishError):
+    """The request is not well-formed HTTP, JSON or multipart."""
+
+    code, title, status = "malformed_request", "The request is malformed", 400
+
+
+class InvalidParameter(BadRequest):
+    """A query parameter or header has a value that is not allowed."""
+
+    code, title = "invalid_parameter", "A query parameter or header is not valid"
+
+
+class Unauthorized(PlanishError):
+    """No valid API key."""
+
+    code, title, status = "unauthorized", "A valid API key is needed", 401
+
+
+class Forbidden(PlanishError):
+    """The API key is valid, but not for this."""
+
+    code, title, status = "forbidden", "The API key does not allow this", 403
+
+
+class NotFound(PlanishError):
+    """Nothing here, or nothing that this caller may see."""
+
+    code, title, status = "not_found", "Not found", 404
+
+
+class MethodNotAllowed(PlanishError):
+    """The path exists, the method does not."""
+
+    code, title, status = "method_not_allowed", "This path does not take this method", 405
+
+
+class Conflict(PlanishError):
+    """The state of the thing does not allow this."""
+
+    code, title, status = "conflict", "The current state does not allow this", 409
+
+
+class NotFinished(Conflict):
+    """A result was asked for before success."""
+
+    code, title = "not_finished", "The job has no result (yet)"
+
+
+class AlreadyTerminal(Conflict):
+    """A finished job cannot be cancelled."""
+
+    code, title = "already_terminal", "The job is already finished"
+
+
+class NotTerminal(Conflict):
+    """A live job cannot be deleted."""
+
+    code, title = "not_terminal", "The job is still alive"
+
+
+class FileInUse(Conflict):
+    """A file of a live job cannot be deleted."""
+
+    code, title = "file_in_use", "The file is used by a live job"
+
+
+class TooLarge(PlanishError):
+    """A body or part is above its limit."""
+
+    code, title, status = "too_large", "The body is too large", 413
+
+
+class UnsupportedMedia(PlanishError):
+    """The content type is not taken here."""
+
+    code, title, status = "unsupported_media_type", "This content type is not taken here", 415
+
+
+class RangeNotSatisfiable(PlanishError):
+    """The range lies outside the file."""
+
+    code, title, status = "range_not_satisfiable", "The range lies outside the file", 416
+
+
+class InternalError(PlanishError):
+    """A fault of ours."""
+
+    code, title, status = "internal_error", "Something went wrong inside Planish", 500
+
+
+class Unavailable(PlanishError):
+    """A part of the service is down or busy."""
+
+    code, title, status = "unavailable", "The service cannot take this now", 503
+    retryable = True
+
+
+class StorageFull(PlanishError):
+    """No space is left."""
+
+    code, title, status = "storage_full", "No storage space is left", 507
