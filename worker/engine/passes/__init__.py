@@ -1,39 +1,23 @@
-"""The passes: one line in `REGISTRY` for each pass of the contract."""
+"""The passes. `REGISTRY` and `entry_for` are of `registry`, imported when first asked for.
+
+The passes use parts of the engine that look at layers with `worker.engine.passes.layers`; importing
+that must not import all passes.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING
 
-from planish.contract.recipe import (
-    Cast,
-    Distill,
-    LowRank,
-    Params,
-    Prune,
-    Quantize,
-    Retrain,
-    Simplify,
-    op_of,
-)
-from worker.engine.passes import cast, distill, low_rank, prune, quantize, retrain, simplify
 from worker.engine.passes.protocol import Context, Outcome, PassEntry
+
+if TYPE_CHECKING:
+    from worker.engine.passes.registry import REGISTRY, entry_for
 
 __all__ = ["REGISTRY", "Context", "Outcome", "PassEntry", "entry_for"]
 
-_ENTRIES: tuple[PassEntry[Any], ...] = (
-    PassEntry(Prune, prune.run, prune.plan),
-    PassEntry(LowRank, low_rank.run, low_rank.plan),
-    PassEntry(Distill, distill.run, distill.plan),
-    PassEntry(Retrain, retrain.run, retrain.plan),
-    PassEntry(Quantize, quantize.run, quantize.plan),
-    PassEntry(Cast, cast.run, cast.plan),
-    PassEntry(Simplify, simplify.run, simplify.plan),
-)
 
-REGISTRY: dict[str, PassEntry[Any]] = {op_of(entry.params): entry for entry in _ENTRIES}
-"""Every pass by its op, in the order of `planish.contract.recipe.PASSES`."""
-
-
-def entry_for(params: Params) -> PassEntry[Any]:
-    """Return the functions that do what these parameters ask for."""
-    return REGISTRY[op_of(type(params))]
+def __getattr__(name: str) -> object:
+    if name in ("REGISTRY", "entry_for"):
+        return getattr(importlib.import_module("worker.engine.passes.registry"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
