@@ -3,11 +3,12 @@
     .venv/bin/python bench/resnet56_pareto.py [--removed 5 9] [--seed 0] [--rounds 60]
 
 The trained, shortened networks come from resnet56_blocks.py, which keeps them in the folder
-PLANISH_BENCH_CACHE (default ~/.cache/planish-bench). Accuracy is on the 2,000 test images, latency at batch 1 with two threads, every contender in a process of its
-own and all of them in turns. Peers work on the unpruned network with the same 512 calibration
-samples: ONNX Runtime's quantize_static (QDQ, per channel, minmax, after its preprocessing), NNCF's
-quantize (defaults; pip install nncf), and OpenVINO as it comes (bfloat16 where the processor has
-it). Writes bench/results/resnet56_pareto.json; needs the shared data (PLANISH_TEST_DATA).
+PLANISH_BENCH_CACHE (default ~/.cache/planish-bench). Accuracy is on the 2,000 test images, latency
+at batch 1 with two threads, every contender in a process of its own and all of them in turns. Peers
+work on the unpruned network with the same 512 calibration samples: ONNX Runtime's quantize_static
+(QDQ, per channel, minmax, after its preprocessing), NNCF's quantize (defaults; pip install nncf),
+and OpenVINO as it comes (bfloat16 where the processor has it). Writes
+bench/results/resnet56_pareto.json; needs the shared data (PLANISH_TEST_DATA).
 """
 
 from __future__ import annotations
