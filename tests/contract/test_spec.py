@@ -68,12 +68,10 @@ def test_unknown_key_names_the_nearest() -> None:
 
 
 def test_unknown_op_names_the_known_ones() -> None:
-    assert "known ops: prune, distill" in faults(body(recipe=[{"op": "shrink"}]))["/recipe/0"]
-
-
-@pytest.mark.parametrize("op", ["cast", "low_rank"])
-def test_unfinished_op_is_refused_like_an_unknown_one(op: str) -> None:
-    assert f"unknown op '{op}'" in faults(body(recipe=[{"op": op}]))["/recipe/0"]
+    assert (
+        "known ops: prune, low_rank, distill"
+        in faults(body(recipe=[{"op": "shrink"}]))["/recipe/0"]
+    )
 
 
 @pytest.mark.parametrize("sparsity", [1.5, 1.0, 0.0, -0.1, "half"])
@@ -216,3 +214,54 @@ def test_dynamic_int8_is_refused_where_only_its_float_graph_would_run(
     spec = parse_spec(body(recipe=[{"op": "quantize", "mode": "dynamic"}], **fields))
     with pytest.raises(InvalidRecipe, match="exists as onnx only"):
         check_recipe(spec, has_data=True, has_targets=True)
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ({"structure": "layer", "method": "wanda"}, "does not rank structure 'layer'"),
+        ({"structure": "channel", "sparsity": 0.5, "target_macs": 0.5}, "exactly one of"),
+        ({"structure": "n:m", "pattern": "4:2"}, "n must be below m"),
+        ({"structure": "n:m", "sparsity": 0.9}, "says how much goes"),
+        ({"structure": "unstructured", "sparsity": 0.5, "pattern": "2:4"}, "is for structure"),
+        ({"structure": "unstructured", "threshold_ratio": 0.1, "method": "wanda"}, "magnitude"),
+        ({"structure": "channel", "schedule": "cubic"}, "one_shot"),
+    ],
+)
+def test_prune_parameters_that_do_not_fit_together_are_refused(
+    step: dict[str, object], why: str
+) -> None:
+    (detail,) = faults(body(recipe=[{"op": "prune", **step}])).values()
+    assert why in detail
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ({"mode": "dynamic", "granularity": "group"}, "knows no granularity"),
+        ({"mode": "static", "dtype": "int4"}, "knows no dtype"),
+        ({"mode": "weight_only", "algorithm": "adaround"}, "knows no algorithm"),
+        ({"mode": "qat", "min_sqnr": 20.0}, "min_sqnr"),
+    ],
+)
+def test_quantize_parameters_that_do_not_fit_together_are_refused(
+    step: dict[str, object], why: str
+) -> None:
+    (detail,) = faults(body(recipe=[{"op": "quantize", **step}])).values()
+    assert why in detail
+
+
+def test_defaults_follow_the_structure_and_survive_json() -> None:
+    steps = [
+        {"op": "prune", "structure": "layer", "blocks": 2},
+        {"op": "prune", "structure": "n:m"},
+        {"op": "prune", "structure": "unstructured", "threshold_ratio": 0.2},
+        {"op": "quantize", "mode": "weight_only", "dtype": "int4"},
+    ]
+    spec = parse_spec(body(recipe=steps))
+    assert parse_spec(spec.model_dump_json().encode()) == spec
+    layer, pattern, threshold, int4 = spec.recipe
+    assert (layer.method, layer.sparsity) == ("kl", None)
+    assert (pattern.pattern, pattern.kept_of, pattern.pattern_share) == ("2:4", (2, 4), 0.5)
+    assert threshold.sparsity is None
+    assert int4.granularity == "group"
