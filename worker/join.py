@@ -11,8 +11,8 @@ import signal
 import subprocess
 import threading
 
-from worker.engine.train.spread.launch import environment, stop, torchrun
 from worker.engine.train.spread.meeting import Meeting, invitations
+from worker.engine.train.spread.torchrun import environment, stop, torchrun
 from worker.settings import WorkerSettings
 
 log = logging.getLogger("worker")

@@ -171,6 +171,8 @@ def test_two_machines_train_as_one(tmp_path: Path):
         PLANISH_REDIS_URL="redis://127.0.0.1:1/0",
         GLOO_SOCKET_IFNAME="lo",
     )
+    assert joiner.stderr is not None
+    assert any(b'"ready"' in line for line in iter(joiner.stderr.readline, b""))
     params = Retrain(strategy="ddp", processes=1, train=SHORT)
     nodes = Nodes(2, f"127.0.0.1:{port}", "job_1")
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"

@@ -7,17 +7,17 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from planish.contract.errors import InvalidRecipe
-from planish.contract.recipe import Distill, Retrain, Train
+from planish.contract.recipe import Distill, Retrain
 from planish.contract.report import LayerChanged, PassPlan
 from worker.engine.load.data import Splits
 from worker.engine.model import Model
 from worker.engine.passes.layers import weighted_layers
 from worker.engine.passes.protocol import Context, Outcome
 from worker.engine.sparsity import settled
-from worker.engine.train.loop import Run, Trained, train
+from worker.engine.train.loop import Run, Trained, check_run, train
 from worker.engine.train.losses import Loss
 from worker.engine.train.samples import batches_per_epoch
-from worker.engine.train.spread.launch import train_spread
+from worker.engine.train.spread.launch import processes_of, train_spread
 from worker.engine.train.spread.processes import DataParallel
 
 WHAT = "weights trained"
@@ -77,7 +77,7 @@ def train_model(
         model=replace(model, sparsity=settled(model.sparsity)),
         changed=True,
         layers=_layers(model),
-        facts={**facts, **_facts(params.train, splits), **_told(trained)},
+        facts={**facts, **_facts(params, splits, ctx), **_told(trained)},
         training=trained.epochs,
     )
 
@@ -92,17 +92,25 @@ def _by_strategy(
     return train_spread(model, ctx.teacher, loss, run, ctx.spec, params, ctx.nodes)
 
 
+def _processes(params: Distill | Retrain, ctx: Context) -> int:
+    """Return how many processes share each batch."""
+    if params.strategy in ("single", "data_parallel"):
+        return 1
+    return processes_of(params, ctx.spec.resources.gpus) * ctx.nodes.count
+
+
 def plan_training(
     model: Model, params: Distill | Retrain, ctx: Context, facts: dict[str, JsonValue]
 ) -> tuple[Model, PassPlan]:
     """Say what a training pass would do; the shapes stay."""
     splits = needed_splits(params.op, ctx)
+    check_run(model, params.train, len(splits.train), _processes(params, ctx))
     layers = _layers(model)
     return model, PassPlan(
         op=params.op,
         layers_changed=len(layers),
         layers=layers,
-        facts={**facts, **_facts(params.train, splits)},
+        facts={**facts, **_facts(params, splits, ctx)},
     )
 
 
@@ -125,20 +133,23 @@ def _layers(model: Model) -> tuple[LayerChanged, ...]:
     )
 
 
-def _facts(params: Train, splits: Splits) -> dict[str, JsonValue]:
-    per_epoch = batches_per_epoch(len(splits.train), params.batch_size)
-    set_by_hand = params.model_dump(include=NAMED, exclude_defaults=True)
-    return {
+def _facts(params: Distill | Retrain, splits: Splits, ctx: Context) -> dict[str, JsonValue]:
+    train = params.train
+    per_epoch = batches_per_epoch(len(splits.train), train.batch_size)
+    facts: dict[str, JsonValue] = {
         "samples": len(splits.train),
         "validation_samples": len(splits.validation) if splits.validation is not None else 0,
-        "epochs": params.epochs,
-        "steps": per_epoch * params.epochs,
-        "optimizer": params.optimizer,
-        "lr": params.lr,
-        "schedule": params.schedule,
-        "augment": params.augment,
-        **set_by_hand,
+        "epochs": train.epochs,
+        "steps": per_epoch * train.epochs,
+        "optimizer": train.optimizer,
+        "lr": train.lr,
+        "schedule": train.schedule,
+        "augment": train.augment,
+        **train.model_dump(include=NAMED, exclude_defaults=True),
     }
+    if params.strategy != "single":
+        facts |= {"strategy": params.strategy, "processes": _processes(params, ctx)}
+    return facts
 
 
 def _told(trained: Trained) -> dict[str, JsonValue]:

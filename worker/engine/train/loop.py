@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from planish.contract.errors import InvalidRecipe
+from planish.contract.recipe import Train
 from planish.contract.report import Epoch
 from worker.engine.model import Model
 from worker.engine.passes.layers import has_batchnorm
@@ -43,29 +44,36 @@ def train(model: Model, loss: Loss, run: Run, world: World = ALONE) -> Trained:
         TrainingDiverged: the loss became NaN or infinite in the first epoch; the model is as it
             was.
     """
-    check_run(model, run, world.size)
+    check_run(model, run.train, len(run.data), world.size)
     with deterministic(run, world.rank), training_form(model.module, loss, run):
         return Trainer(model.module, loss, run, world).train()
 
 
-def check_run(model: Model, run: Run, processes: int) -> None:
-    """Refuse a run that cannot work; raises as `train`."""
+def check_run(model: Model, params: Train, samples: int, processes: int = 1) -> None:
+    """Refuse a run that cannot work; raises as `train`.
+
+    Args:
+        model: what is trained.
+        params: of the run.
+        samples: there are to learn from.
+        processes: that share each batch.
+    """
     images = [len(spec.shape) == 4 and spec.dtype.is_floating_point for spec in model.inputs]
-    if run.train.augment != "none" and images != [True]:
+    if params.augment != "none" and images != [True]:
         raise InvalidRecipe(
-            f"augment {run.train.augment!r} is for models with one image input (batch, channels, "
+            f"augment {params.augment!r} is for models with one image input (batch, channels, "
             f'height, width); set augment to "none"'
         )
-    pieces = run.train.accumulate * processes
-    batch = len(run.data) // batches_per_epoch(len(run.data), run.train.batch_size)
+    pieces = params.accumulate * processes
+    batch = samples // batches_per_epoch(samples, params.batch_size)
     if batch < pieces:
         raise InvalidRecipe(
             f"a batch of {batch} samples cannot be divided into {pieces} pieces (accumulate "
-            f"{run.train.accumulate}, processes {processes}); set a larger batch_size"
+            f"{params.accumulate}, processes {processes}); set a larger batch_size"
         )
     if batch // pieces < 2 and has_batchnorm(model.module):
         raise InvalidRecipe(
-            f"BatchNorm cannot train on one sample: {len(run.data)} samples come in batches of "
+            f"BatchNorm cannot train on one sample: {samples} samples come in batches of "
             f"{batch} and {pieces} pieces; set batch_size to 2 or more for each piece, or send "
             f"more data"
         )

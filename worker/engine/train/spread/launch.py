@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -38,10 +36,9 @@ from worker.engine.train.spread.parcel import (
     store_sparsity,
     write_model,
 )
+from worker.engine.train.spread.torchrun import environment, stop, torchrun
 
-ROOT = Path(__file__).resolve().parents[4]
 POLL_SECONDS = 0.05
-STOP_SECONDS = 10.0
 
 
 def processes_of(params: Distill | Retrain, gpus: int) -> int:
@@ -88,7 +85,7 @@ def train_spread(
     if not isinstance(loss, TaskLoss | DistillationLoss):
         raise TypeError(f"a loss of type {type(loss).__name__} cannot go to other processes")
     count = processes_of(params, spec.resources.gpus if run.device.type == "cuda" else 0)
-    check_run(model, run, count * nodes.count)
+    check_run(model, run.train, len(run.data), count * nodes.count)
     if isinstance(loss, DistillationLoss):
         loss.close()  # its hooks must not be part of the graph that is written
     with tempfile.TemporaryDirectory(prefix="spread-") as name:
@@ -160,44 +157,6 @@ def _watch(folder: Path, processes: int, nodes: Nodes, progress: Progress) -> No
         raise _error(json.loads((folder / ERROR).read_text()))
     if agent.returncode or not (folder / RESULT).exists():
         raise RuntimeError(f"a training process died (torchrun ended with {agent.returncode})")
-
-
-def torchrun(folder: Path, processes: int, nodes: Nodes) -> list[str]:
-    """Return the command that runs this machine's processes."""
-    meeting = ["--standalone"]
-    if nodes.meet is not None:
-        meeting = [
-            f"--nnodes={nodes.count}",
-            "--rdzv-backend=c10d",
-            f"--rdzv-endpoint={nodes.meet}",
-            f"--rdzv-id={nodes.name}",
-        ]
-    return [
-        *(sys.executable, "-m", "worker.engine.train.spread.agent", str(os.getpid())),
-        *meeting,
-        f"--nproc-per-node={processes}",
-        "--max-restarts=0",
-        *("-m", "worker.engine.train.spread.rank", str(folder)),
-    ]
-
-
-def environment(nodes: Nodes) -> dict[str, str]:
-    """Return the environment of torchrun: ours, and the way to our modules."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    there = dict(os.environ) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    if nodes.meet is None:
-        there |= {"GLOO_SOCKET_IFNAME": "lo"}
-    return there
-
-
-def stop(agent: subprocess.Popen[bytes]) -> None:
-    """End torchrun, which ends its processes; when it does not, they die with it."""
-    if agent.poll() is None:
-        agent.terminate()
-        try:
-            agent.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            agent.kill()
 
 
 def _tell(path: Path, told: int, progress: Progress) -> int:

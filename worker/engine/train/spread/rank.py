@@ -102,7 +102,7 @@ def _train(folder: Path, parcel: Parcel, device: torch.device, progress: Progres
     run = _run(folder, parcel, device, progress)
     sharded = parcel.params.strategy == "fsdp"
     world = (Shards if sharded else Copies)(device)
-    check_run(model, run, world.size)
+    check_run(model, run.train, len(run.data), world.size)
     loss = _loss(folder, parcel, model, run)
     move(model.module, device)
     if isinstance(loss, torch.nn.Module):
