@@ -204,7 +204,18 @@ def test_cubic_removes_nothing_yet_and_says_what_will_go():
     assert growth.scores.keys() == growth.zeros.keys()
 
 
-def test_plans_show_the_same_layers():
+@pytest.mark.parametrize("method", ["sparsegpt", "gradient", "random"])
+def test_plans_show_the_same_layers_without_a_look_at_data(method):
+    model, splits = zoo_model("small_residual_cnn"), digit_splits()
+    asked = Prune(structure="unstructured", method=method, samples=64)
+    planned, plan = prune.plan(model, asked, context(model, asked))
+    done = prune.run(model, asked, context(model, asked, splits=splits))
+    assert (plan.layers, plan.layers_skipped) == (done.layers, done.skipped)
+    assert plan.facts["method"] == method
+    assert zeros(planned) == zeros(done.model)
+
+
+def test_plans_of_patterns_show_the_same_layers():
     model, asked = zoo_model("small_residual_cnn"), Prune(structure="n:m")
     planned, plan = prune.plan(model, asked, context(model, asked))
     assert plan.layers == prune.run(model, asked, context(model, asked)).layers

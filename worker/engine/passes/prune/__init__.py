@@ -33,17 +33,10 @@ def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
     """Do it on a copy, to say what would go and to hand the smaller model to the next pass.
 
     Blocks are not scored for a plan: it says how many would go, and which they may be. Latency is
-    not measured for it.
+    not measured for it, and single weights are ranked by magnitude.
     """
     if params.structure == "layer":
         return layer.plan(model, params, ctx)
     if params.structure == "channel":
         return channel.plan(model, params, ctx)
-    outcome = run(model, params, ctx)
-    return outcome.model, PassPlan(
-        op=params.op,
-        layers_changed=len(outcome.layers),
-        layers=outcome.layers,
-        layers_skipped=outcome.skipped,
-        facts=outcome.facts,
-    )
+    return sparse.plan(model, params, ctx)

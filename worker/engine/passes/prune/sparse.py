@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from planish.contract.errors import NothingChanged
 from planish.contract.problem import FieldError
 from planish.contract.recipe import Prune
-from planish.contract.report import LayerChanged, LayerSkipped
+from planish.contract.report import LayerChanged, LayerSkipped, PassPlan
 from worker.engine.masks import least_kept
 from worker.engine.model import Model
 from worker.engine.passes.protocol import Context, Outcome
@@ -37,17 +37,43 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
             missing.
         NothingChanged: not one weight would become zero; the text says why.
     """
+    return _removed(model, params, params, ctx)
+
+
+def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
+    """Say which layers would lose how much, and hand on a model with as many zeros.
+
+    Nothing runs on data for a plan: weights are ranked by magnitude, whatever the method. With the
+    same share in every layer that changes nothing; one ranking over all may divide otherwise.
+
+    Raises:
+        InvalidRecipe, NothingChanged: as `run`.
+    """
+    method = params.method if params.method == "random" else "magnitude"
+    cheap = params.model_copy(update={"method": method, "recalibrate": False})
+    outcome = _removed(model, params, cheap, ctx)
+    return outcome.model, PassPlan(
+        op=params.op,
+        layers_changed=len(outcome.layers),
+        layers=outcome.layers,
+        layers_skipped=outcome.skipped,
+        facts={key: value for key, value in outcome.facts.items() if key != "recalibrated"},
+    )
+
+
+def _removed(model: Model, params: Prune, ranked: Prune, ctx: Context) -> Outcome:
+    """Do what `params` ask for, with weights ranked as `ranked` says."""
     work = model.clone()
     layers, reasons = _layers(work, params, ctx)
     before = {layer.key: int((layer.weight == 0).sum()) for layer in layers}
     if params.schedule == "cubic":
-        growth, samples = growth_of(work, layers, params, ctx)
+        growth, samples = growth_of(work, layers, ranked, ctx)
         after, recalibrated = dict(growth.zeros), False
     else:
         growth = None
-        samples = remove(work, layers, params, ctx)
+        samples = remove(work, layers, ranked, ctx)
         after = {layer.key: int((layer.weight == 0).sum()) for layer in layers}
-        recalibrated = _recalibrated(work, model, params, ctx)
+        recalibrated = _recalibrated(work, model, ranked, ctx)
     sparse = [layer for layer in layers if after[layer.key] > before[layer.key]]
     reasons |= {layer.name: _unchanged(layer, before) for layer in layers if layer not in sparse}
     if not sparse:
