@@ -11,7 +11,7 @@ import torch
 
 from planish.contract.recipe import Quantize
 from tests.engine.passes.models import canonical, context, digit_splits
-from tests.engine.quantize.collapse import SmallMobileNet, scale_channels, train
+from tests.engine.quantize.collapse import SmallMobileNet, scale_channels, scale_streams, train
 from worker.engine.load.splits import Splits
 from worker.engine.model import Model, first_output
 from worker.engine.passes import simplify
@@ -19,10 +19,11 @@ from worker.engine.passes import simplify
 
 @dataclass(frozen=True)
 class Trained:
-    """The network as a job loads it, folded, and again with its channels scaled."""
+    """The network as a job loads it, folded; with its inner channels scaled; with all scaled."""
 
     plain: Model
     scaled: Model
+    streams: Model
     splits: Splits
 
     def accuracy(self, model: Model) -> float:
@@ -40,9 +41,11 @@ def digits_net() -> Trained:
         torch.manual_seed(0)
         net = SmallMobileNet(1, (8, 8, 16), 10, factor=3)
         train(net, inputs[0], labels, epochs=6, rate=0.1)
-    scaled = copy.deepcopy(net)
+    scaled, streams = copy.deepcopy(net), copy.deepcopy(net)
     scale_channels(scaled, powers=6)
-    models = [folded(canonical(each, (torch.randn(2, 1, 8, 8),))) for each in (net, scaled)]
+    scale_streams(streams, powers=6)
+    example = (torch.randn(2, 1, 8, 8),)
+    models = [folded(canonical(each, example)) for each in (net, scaled, streams)]
     return Trained(*models, splits)
 
 

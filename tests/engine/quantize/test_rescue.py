@@ -32,11 +32,17 @@ def test_a_network_that_rounds_well_is_left_at_rounding(digits_net: Trained) -> 
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
-def test_a_collapse_is_rescued_without_a_hint(digits_net: Trained, granularity: str) -> None:
-    float_accuracy = digits_net.accuracy(digits_net.scaled)
-    plain = quantized(digits_net, digits_net.scaled, algorithm="rtn", granularity=granularity)
+@pytest.mark.parametrize("scaled", ["scaled", "streams"])
+def test_a_collapse_is_rescued_without_a_hint(
+    digits_net: Trained, scaled: str, granularity: str
+) -> None:
+    model = getattr(digits_net, scaled)
+    float_accuracy = digits_net.accuracy(model)
+    plain = quantized(digits_net, model, algorithm="rtn", granularity=granularity)
     assert digits_net.accuracy(plain.model) < float_accuracy - 0.3, "no collapse to rescue"
-    outcome = quantized(digits_net, digits_net.scaled, granularity=granularity)
+    assert '"auto" tries what may rescue it' in plain.facts["warning"]
+    outcome = quantized(digits_net, model, granularity=granularity)
+    assert "warning" not in outcome.facts
     assert digits_net.accuracy(outcome.model) >= float_accuracy - 0.012
     first, *_, last = outcome.facts["rescue"]
     assert first["step"] == "as asked for"

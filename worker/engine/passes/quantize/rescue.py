@@ -25,6 +25,9 @@ _TOLD_LAYERS = 20
 _OTHER_CALIBRATIONS = ("mse", "percentile", "entropy")
 
 
+_BELOW = f"{GOOD_DB:g} dB, or {FAIR_DB:g} dB where {GOOD_AGREEMENT:.0%} of the answers agree"
+
+
 @dataclass(frozen=True)
 class Step:
     """One thing that was tried, and whether it stayed."""
@@ -108,10 +111,10 @@ class Search:
         }
         if len(self.steps) > 1:
             facts["rescue"] = [step.facts() for step in self.steps]
-        if self.params.algorithm == "auto":
-            facts["rescue_below"] = (
-                f"{GOOD_DB:g} dB, or {FAIR_DB:g} dB where {GOOD_AGREEMENT:.0%} of the answers agree"
-            )
+            if self.params.algorithm == "auto":
+                facts["rescue_below"] = _BELOW
+        if not is_good(self.quality):
+            facts["warning"] = _warning(self.quality, self.params)
         if self.harms:
             facts["sensitivity"] = [self._harm_facts(harm) for harm in self.harms[:_TOLD_LAYERS]]
             facts["sensitivity_time"] = "estimated by multiply-accumulates"
@@ -212,3 +215,16 @@ def is_good(quality: Quality) -> bool:
         return True
     agreement = quality.agreement
     return quality.sqnr_db >= FAIR_DB and agreement is not None and agreement >= GOOD_AGREEMENT
+
+
+def _warning(quality: Quality, params: Quantize) -> str:
+    """Say that the output is far from the float model's, and what may help."""
+    advice = (
+        "mode qat trains with the rounding in the loop, mode dynamic leaves activations their range"
+        if params.algorithm == "auto"
+        else 'algorithm "auto" tries what may rescue it'
+    )
+    return (
+        f"integers leave {quality.sqnr_db:.1f} dB of signal to noise in the output, where "
+        f"{_BELOW} would be good; {advice}"
+    )
