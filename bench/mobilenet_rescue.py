@@ -28,7 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _nets import DATA, IMAGENET, NETS, ROOT, folds
-from static_int8 import _nncf, _onnxruntime_static, _outputs
+from static_int8 import nncf_static, onnxruntime_static, runtime_outputs
 
 from planish.contract.recipe import Quantize
 from planish.contract.spec import DataSpec, Spec
@@ -133,12 +133,12 @@ def rescue(net: SmallMobileNet, spec: Spec, splits: Splits, at: Path) -> dict:
         facts[name] = {key: outcome.facts[key] for key in told if key in outcome.facts}
         facts[name]["back_to_float"] = [layer.name for layer in outcome.skipped]
     shared, name = splits.calibration.head(512), model.inputs[0].name
-    for peer, quantizer in (("onnxruntime", _onnxruntime_static), ("nncf", _nncf)):
+    for peer, quantizer in (("onnxruntime", onnxruntime_static), ("nncf", nncf_static)):
         files[peer] = at / f"{peer}.onnx"
         quantizer(files["float"], files[peer], shared, name)
     labels = splits.sealed.targets
     right = {
-        name: int((_outputs(path, splits.sealed).argmax(1) == labels).sum())
+        name: int((runtime_outputs(path, splits.sealed).argmax(1) == labels).sum())
         for name, path in files.items()
     }
     points = {

@@ -125,7 +125,7 @@ def run_fold(net: Net, samples: int, fold: object) -> tuple[dict, np.ndarray, di
         shared, name = splits.calibration.head(samples), model.inputs[0].name
         onnxruntime_static(files["float"], files["onnxruntime"], shared, name)
         nncf_static(files["float"], files["nncf"], shared, name)
-        outputs = {name: _outputs(path, splits.sealed) for name, path in files.items()}
+        outputs = {name: runtime_outputs(path, splits.sealed) for name, path in files.items()}
         operators = read_runtime_graph(files["planish"])
     told = {key: value for key, value in outcome.facts.items() if key != "weight_scales"}
     near = {name: fidelity(outputs["float"], values) for name, values in outputs.items()}
@@ -144,7 +144,8 @@ def run_fold(net: Net, samples: int, fold: object) -> tuple[dict, np.ndarray, di
     )
 
 
-def _outputs(path: Path, data: Dataset) -> np.ndarray:
+def runtime_outputs(path: Path, data: Dataset) -> np.ndarray:
+    """Return what a file answers in ONNX Runtime."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     parts = [session.run(None, {name: x[0].numpy()})[0] for x, _ in data.batches(50)]
