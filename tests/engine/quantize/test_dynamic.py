@@ -83,18 +83,47 @@ def test_tables_are_stored_in_integers_and_looked_up_as_they_are(tmp_path: Path)
     assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)
 
 
-def test_smoothquant_evens_out_what_the_products_read() -> None:
-    model = zoo_model("tiny_transformer")
-    with torch.no_grad():
-        model.module.get_submodule("block.norm2").weight[3] *= 50.0
+class Wild(nn.Module):
+    """Two linear layers, of which the second reads one channel that is far larger than the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 24), nn.Linear(24, 10)
+        with torch.no_grad():
+            self.first.weight[3] *= 500.0
+            self.second.weight[:, 3] /= 500.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+def wild() -> Model:
+    return canonical(*seeded(Wild, (2, 16)))
+
+
+def test_smoothing_takes_the_strength_that_measures_best() -> None:
+    model = wild()
     params = Quantize(mode="dynamic", algorithm="smoothquant")
     splits = noise_splits(model)
     outcome = quantize.run(model.clone(), params, context(model, params, splits=splits))
-    before, after = outcome.facts["smoothed"]["block.up"]
+    tried = outcome.facts["sqnr_db_by_strength"]
+    assert outcome.facts["sqnr_db"] == max(tried.values()) > tried["0"] + 6
+    before, after = outcome.facts["smoothed"]["second"]
     assert after < before / 3
     inputs = model.example(4)
     want = model.module(*inputs)
     assert (outcome.model.module(*inputs) - want).norm() < 0.02 * want.norm()
+
+
+def test_auto_smooths_only_where_rounding_alone_falls_short() -> None:
+    facts = []
+    for model in (zoo_model("mlp"), wild()):
+        splits = noise_splits(model)
+        facts.append(quantize.run(model, DYNAMIC, context(model, DYNAMIC, splits=splits)).facts)
+    calm, rescued = facts
+    assert calm["sqnr_db"] >= 20
+    assert "smoothed" not in calm
+    assert "smoothed" in rescued
 
 
 def test_keep_float_holds_in_the_file(tmp_path: Path) -> None:

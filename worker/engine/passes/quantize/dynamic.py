@@ -14,8 +14,8 @@ from worker.engine.passes.protocol import Context, Outcome
 from worker.engine.passes.quantize import fp8
 from worker.engine.passes.quantize.facts import changed, scale_facts
 from worker.engine.passes.quantize.quantizable import select_quantizable
+from worker.engine.passes.quantize.smoothing import even_out
 from worker.engine.quantize.dynamic import computed_products, dynamic_layers
-from worker.engine.quantize.smoothquant import smooth
 from worker.engine.quantize.weight_only import quantize_tables
 
 _SLOW_DTYPE = (
@@ -39,8 +39,8 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
     tables = _tables(model, selection.chosen)
     products = tuple(name for name in selection.chosen if name not in tables)
     facts = _facts(model, params, tables)
-    if params.algorithm == "smoothquant" and products:
-        model, facts["smoothed"] = _smooth(model, products, params, context)
+    smoothing = even_out(model, products, params, context)
+    model, facts = smoothing.model, facts | smoothing.facts
     found = {layer.name: layer for layer in dynamic_layers(model, params, products)}
     found |= {layer.name: layer for layer in quantize_tables(model, params, tables)}
     layers = tuple(found[name] for name in selection.chosen)
@@ -70,21 +70,6 @@ def plan(model: Model, params: Quantize, context: Context) -> PassPlan:
 
 def _tables(model: Model, names: tuple[str, ...]) -> list[str]:
     return [n for n in names if isinstance(model.module.get_submodule(n), nn.Embedding)]
-
-
-def _smooth(
-    model: Model, products: tuple[str, ...], params: Quantize, context: Context
-) -> tuple[Model, JsonValue]:
-    """Even out what the products read, where data tells how uneven it is."""
-    if context.splits is None:
-        return model, "nothing: no data came along"
-    samples = context.splits.calibration.head(params.samples)
-    smoothed, done = smooth(model, products, samples)
-    inputs: dict[str, JsonValue] = {
-        ", ".join(item.layers): [round(item.range_before, 2), round(item.range_after, 2)]
-        for item in done
-    }
-    return smoothed, inputs
 
 
 def _facts(model: Model, params: Quantize, tables: list[str]) -> dict[str, JsonValue]:
