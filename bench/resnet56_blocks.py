@@ -97,26 +97,27 @@ def write_sides(prepared: Prepared, folder: Path) -> tuple[dict[str, Path], dict
         if isinstance(params, Prune):
             facts["removed"] = outcome.facts["removed"]
             facts["macs"], facts["params"] = outcome.facts["macs"], outcome.facts["params"]
+            keep(model, prepared.spec, "pruned")
         if isinstance(params, Distill):
             facts["validation"] = [epoch.accuracy for epoch in outcome.training]
             save_onnx(model, files["shortened"])
-            keep(model, prepared.spec)
+            keep(model, prepared.spec, "trained")
     save_onnx(model, files["int8"])
     return files, facts
 
 
-def keep(model: Model, done: Spec) -> None:
-    """Keep a trained network for resnet56_pareto.py."""
+def keep(model: Model, done: Spec, state: str) -> None:
+    """Keep a network for resnet56_pareto.py."""
     blocks = next(p.blocks for p in done.recipe or () if isinstance(p, Prune))
-    path = kept_network(blocks or 0, done.seed)
+    path = kept_network(blocks or 0, done.seed, state)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_pt2(model, path)
 
 
-def kept_network(blocks: int, seed: int) -> Path:
-    """Return where a trained network without some blocks lies, or is to lie."""
+def kept_network(blocks: int, seed: int, state: str) -> Path:
+    """Return where a network without some blocks lies: ``pruned``, or ``trained`` after it."""
     folder = os.environ.get("PLANISH_BENCH_CACHE") or Path.home() / ".cache" / "planish-bench"
-    return Path(folder, f"resnet56_blocks_{blocks}_seed{seed}.pt2")
+    return Path(folder, f"resnet56_{blocks}_blocks_{state}_seed{seed}.pt2")
 
 
 def measured(files: dict[str, Path], test: Dataset) -> dict[str, JsonValue]:

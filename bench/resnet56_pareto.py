@@ -31,7 +31,7 @@ from _nets import NETS, folds, splits_of
 from resnet56_blocks import kept_network
 from static_int8 import nncf_static, onnxruntime_static
 
-from planish.contract.recipe import Prune, Quantize
+from planish.contract.recipe import Quantize
 from planish.contract.spec import ModelSpec, Spec, Target
 from worker.engine.load import load_model
 from worker.engine.load.data import Splits
@@ -49,7 +49,7 @@ from worker.engine.save.openvino_ir import convert
 
 RESULT = Path(__file__).parent / "results" / "resnet56_pareto.json"
 NET = next(net for net in NETS if net.name == "ResNet-56")
-BLOCKS, THREADS, SAMPLES = 25, 2, 512
+THREADS, SAMPLES = 2, 512
 ORT, OPENVINO = Settings("onnxruntime", THREADS), Settings("openvino", THREADS)
 AS_IT_COMES = Settings("openvino", THREADS, options={"INFERENCE_PRECISION_HINT": ""})
 PEERS = ("onnxruntime int8", "NNCF int8", "openvino default")
@@ -84,13 +84,8 @@ class Bench:
         convert(onnx, onnx.with_suffix(".xml"))
         return onnx, onnx.with_suffix(".xml")
 
-    def pruned(self, removed: int) -> Model:
-        """Return the original without some blocks, and without recovery."""
-        params = Prune(structure="layer", sparsity=removed / BLOCKS)
-        return entry_for(params).run(self.original.clone(), params, self.context()).model
 
-
-def contenders(bench: Bench, trained: dict[int, Path]) -> Iterator[tuple[str, Contender]]:
+def contenders(bench: Bench, removed: list[int], seed: int) -> Iterator[tuple[str, Contender]]:
     """Yield the peers, each method alone, and all of them together."""
     whole = bench.onnx(bench.original, "float")
     yield "onnxruntime float", Contender(whole, ORT)
@@ -107,15 +102,15 @@ def contenders(bench: Bench, trained: dict[int, Path]) -> Iterator[tuple[str, Co
     onnx, ir = bench.int8(bench.original, "int8")
     yield "int8 alone", Contender(onnx, ORT)
     yield "int8 alone, openvino", Contender(ir, OPENVINO)
-    for removed, path in trained.items():
-        short = load_model(path, ModelSpec())
-        yield f"-{removed} alone", Contender(bench.onnx(bench.pruned(removed), f"p{removed}"), ORT)
-        plain = bench.onnx(short, f"pd{removed}")
-        yield f"-{removed} × distill", Contender(plain, ORT)
-        yield f"-{removed} × distill, openvino", Contender(plain, OPENVINO)
-        onnx, ir = bench.int8(short, f"pdq{removed}")
-        yield f"-{removed} × distill × int8", Contender(onnx, ORT)
-        yield f"-{removed} × distill × int8, openvino", Contender(ir, OPENVINO)
+    for count in removed:
+        alone, trained = (_kept(count, seed, state) for state in ("pruned", "trained"))
+        yield f"-{count} alone", Contender(bench.onnx(alone, f"p{count}"), ORT)
+        plain = bench.onnx(trained, f"pd{count}")
+        yield f"-{count} × distill", Contender(plain, ORT)
+        yield f"-{count} × distill, openvino", Contender(plain, OPENVINO)
+        onnx, ir = bench.int8(trained, f"pdq{count}")
+        yield f"-{count} × distill × int8", Contender(onnx, ORT)
+        yield f"-{count} × distill × int8, openvino", Contender(ir, OPENVINO)
 
 
 def measure(bench: Bench, sides: dict[str, Contender], rounds: int) -> dict[str, dict]:
@@ -158,13 +153,12 @@ def main() -> int:
     chosen = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
-    trained = {count: _trained(count, chosen.seed) for count in chosen.removed}
     spec = NET.spec(({"op": "quantize"},))
     with tempfile.TemporaryDirectory() as folder:
         original = NET.load(spec)
         splits = splits_of(NET, original, spec, folds(NET)[0], Path(folder))
         bench = Bench(spec, splits, original, Path(folder))
-        rows = measure(bench, dict(contenders(bench, trained)), chosen.rounds)
+        rows = measure(bench, dict(contenders(bench, chosen.removed, chosen.seed)), chosen.rounds)
     for name, row in rows.items():
         front = "front" if row["on_the_front"] else ""
         print(
@@ -190,12 +184,12 @@ def _met(name: str, row: dict) -> bool:
     return "×" in name and fast and row["points"] >= -GOALS["points"] and row["on_the_front"]
 
 
-def _trained(removed: int, seed: int) -> Path:
-    """Return the file of a network without `removed` blocks, trained by resnet56_blocks.py."""
-    path = kept_network(removed, seed)
+def _kept(removed: int, seed: int, state: str) -> Model:
+    """Return a network without `removed` blocks, as resnet56_blocks.py left it."""
+    path = kept_network(removed, seed, state)
     if not path.is_file():
         sys.exit(f"no {path.name} is kept: run bench/resnet56_blocks.py first")
-    return path
+    return load_model(path, ModelSpec())
 
 
 if __name__ == "__main__":
