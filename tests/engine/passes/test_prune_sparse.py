@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from planish.contract.errors import InvalidRecipe, NothingChanged
 from planish.contract.recipe import Prune
 from tests.engine.passes.models import (
+    NETS,
     canonical,
     context,
     digit_splits,
@@ -89,6 +91,22 @@ class TestEveryMethod:
             assert ((groups != 0).sum(1) == kept).all(), layer.name
             assert (rows[:, width:] != 0).all()
             assert ("of each row stay" in layer.what) == (width < rows.shape[1])
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(("structure", "method"), [("unstructured", "sparsegpt"), ("n:m", "wanda")])
+def test_every_kind_of_network_keeps_answering(net, structure, method):
+    model = zoo_model(net)
+    splits = noise_splits(model, labels=False)
+    result = pruned(model, splits, structure=structure, method=method, sparsity=0.5)
+    with torch.no_grad():
+        for batch in (1, 3):
+            before, after = (
+                tree_leaves(m.module(*model.example(batch))) for m in (model, result.model)
+            )
+            assert [t.shape for t in after] == [t.shape for t in before]
+            assert all(t.isfinite().all() for t in after)
+    assert not any(layer.training for layer in result.model.module.modules())
 
 
 def test_magnitude_removes_the_smallest():
