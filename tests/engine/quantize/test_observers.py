@@ -76,6 +76,13 @@ def test_entropy_keeps_a_range_that_is_evenly_filled() -> None:
     assert observed(values, calibration="entropy")[1] == pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.parametrize("calibration", ["mse", "entropy"])
+def test_the_zeros_behind_a_relu_do_not_outweigh_the_rest(calibration: str) -> None:
+    values = normal().relu()
+    _, high = observed(values, calibration=calibration)
+    assert high > 0.6 * float(values.max())
+
+
 def test_mse_is_the_best_of_all_cuts_tried() -> None:
     values = normal() ** 3  # heavy tails
     errors = {}

@@ -50,8 +50,8 @@ class EntropyObserver(HistogramObserver):  # type: ignore[misc]  # torchao has n
     def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
         """Return the new minimum and maximum."""
         low, high = float(self.min_val), float(self.max_val)
-        counts = self.histogram.double()
-        edges = torch.linspace(low, high, len(counts) + 1, dtype=torch.float64)
+        edges = torch.linspace(low, high, self.bins + 1, dtype=torch.float64)
+        counts = _without_zeros(self.histogram.double(), edges)
         cuts = [_cut(edges, low, high, share) for share in _shares(len(counts))]
         losses = [_divergence(counts, start, stop) for start, stop in cuts]
         start, stop = cuts[min(range(len(cuts)), key=losses.__getitem__)]
@@ -124,6 +124,18 @@ def _cut(edges: Tensor, low: float, high: float, share: float) -> tuple[int, int
     stop = int((edges <= reach).sum()) - 1 if reach < high else bins
     start, stop = min(start, bins - 1), max(stop, 1)
     return (start, stop) if stop > start else (0, bins)
+
+
+def _without_zeros(counts: Tensor, edges: Tensor) -> Tensor:
+    """Cut the bin that holds zero down to the larger of its neighbours.
+
+    Half of the values behind a ReLU are zeros, and would outweigh all others.
+    """
+    at = int((edges[1:-1] <= 0).sum())
+    around = [counts[index] for index in (at - 1, at + 1) if 0 <= index < len(counts)]
+    cut = counts.clone()
+    cut[at] = torch.minimum(counts[at], torch.stack(around).max())
+    return cut
 
 
 def _divergence(counts: Tensor, start: int, stop: int) -> float:
