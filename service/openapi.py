@@ -28,6 +28,7 @@ are bytes, durations seconds, latencies milliseconds.
 _REF = "#/components/schemas/"
 _EVERYWHERE = {
     401: "No valid API key.",
+    403: "The key does not allow this.",
     408: "The request came too slowly.",
     431: "The request head is too large.",
     500: "A fault of Planish.",
@@ -37,10 +38,14 @@ _TEXTS = {
     400: "Malformed request or parameter.",
     404: "There is no such thing.",
     409: "The state does not allow this.",
+    410: "It has expired.",
+    412: "The request speaks another version of tus.",
     413: "The body is too large.",
     415: "This content type is not taken.",
     416: "The range lies outside the file.",
     422: "Well-formed, but it cannot be used; `code` and `errors` say why.",
+    423: "Another request is writing to it.",
+    460: "The bytes do not match their checksum.",
     507: "No storage space is left.",
 }
 
@@ -121,7 +126,7 @@ def _correct(operation: Json, needs_key: bool) -> None:
         del responses["422"]
         responses.setdefault("400", _problem(_TEXTS[400]))
     for status, text in _EVERYWHERE.items():
-        if status != 401 or needs_key:
+        if status not in (401, 403) or needs_key:
             responses.setdefault(str(status), _problem(text))
     for response in responses.values():
         response.setdefault("headers", {})["X-Request-Id"] = {"schema": {"type": "string"}}

@@ -51,12 +51,12 @@ class Blobs:
     def __init__(self, root: Path, tenant: str = DEFAULT_TENANT) -> None:
         if tenant != DEFAULT_TENANT:
             root = make_private(make_private(root / TENANTS) / tenant)
-        self._uploads = make_private(root / "uploads")
+        self.uploads = make_private(root / "uploads")
         self._blobs = make_private(root / "blobs" / _SHA256)
 
     def new_upload(self) -> Upload:
         """Return a new private temporary file."""
-        path = self._uploads / f"{new_ulid()}{TEMPORARY}"
+        path = self.uploads / f"{new_ulid()}{TEMPORARY}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
         return Upload(path, os.open(path, flags, 0o600))
 
@@ -156,7 +156,7 @@ class Blobs:
 
     def stale_uploads(self, older_than: float) -> Iterator[Path]:
         """Yield temporary files last written before `older_than` (seconds since the epoch)."""
-        for path in self._uploads.glob(f"*{TEMPORARY}"):
+        for path in self.uploads.glob(f"*{TEMPORARY}"):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < older_than:
                     yield path
@@ -183,12 +183,17 @@ class TenantBlobs:
             self._known[tenant] = Blobs(self._root, tenant)
         return self._known[tenant]
 
-    def stale_uploads(self, older_than: float) -> Iterator[Path]:
-        """Yield everybody's temporary files last written before `older_than`."""
+    def all(self) -> Iterator[Blobs]:
+        """Yield every tenant's files."""
         folder = self._root / TENANTS
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         for tenant in (DEFAULT_TENANT, *names):
-            yield from self.of(tenant).stale_uploads(older_than)
+            yield self.of(tenant)
+
+    def stale_uploads(self, older_than: float) -> Iterator[Path]:
+        """Yield everybody's temporary files last written before `older_than`."""
+        for blobs in self.all():
+            yield from blobs.stale_uploads(older_than)
 
 
 def _following(

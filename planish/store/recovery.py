@@ -24,6 +24,7 @@ from planish.store.commit import cancelled, commit, forget, without_result
 from planish.store.job_files import LOG, JobFiles
 from planish.store.jobs import MAX_CRASHES, Ledger
 from planish.store.records import Outcome, queue_of
+from planish.store.resumable import Resumable
 
 REAP_SECONDS = 5.0
 RECONCILE_SECONDS = 60.0
@@ -101,7 +102,9 @@ class Recovery:
     def clean(self) -> None:
         """Remove what crashes, lost races and plans left behind."""
         stale = time.time() - STALE_SECONDS
-        for path in (*self._blobs.stale_uploads(stale), *self._files.stale_files(stale)):
+        uploads = (path for blobs in self._blobs.all() for path in Resumable(blobs).expired())
+        left = (*self._blobs.stale_uploads(stale), *self._files.stale_files(stale), *uploads)
+        for path in left:
             _remove(path)
         self._each(self._files.ids(), self._tidy)
         for ids in _batches(self._ledger.ids()):

@@ -22,6 +22,8 @@ CALLS = {
     "/plans": {"post"},
     "/files": {"get", "post"},
     "/files/{file_id}": {"get", "head", "delete"},
+    "/uploads": {"options", "post"},
+    "/uploads/{upload_id}": {"head", "patch", "delete"},
     "/passes": {"get"},
     "/architectures": {"get"},
     "/healthz": {"get"},

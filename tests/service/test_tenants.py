@@ -42,6 +42,9 @@ class House:
         }
         self.client = httpx.Client(base_url=api.url, timeout=20)
         self.job = self.submit(self.owner)
+        made = {"tus-resumable": "1.0.0", "upload-length": "9"}
+        answer = self.client.post("/uploads", headers=self.headers(self.owner) | made)
+        self.upload = answer.headers["location"].rpartition("/")[2]
         self.file = self.client.get("/files", headers=self.headers(self.owner)).json()["items"][0][
             "id"
         ]
@@ -65,15 +68,21 @@ class House:
 
     def call(self, method: str, path: str, kind: str) -> httpx.Response:
         path = path.replace("{job_id}", self.job).replace("{file_id}", self.file)
-        path = path.replace("{name}", "model.onnx").replace("{upload_id}", "0" * 26)
-        return self.client.request(method, path, headers=self.headers(self.bearers[kind]))
+        path = path.replace("{name}", "model.onnx").replace("{upload_id}", self.upload)
+        headers = self.headers(self.bearers[kind]) | {"tus-resumable": "1.0.0"}
+        if method == "PATCH":
+            headers |= {"content-type": "application/offset+octet-stream", "upload-offset": "0"}
+        return self.client.request(method, path, headers=headers)
 
     def all_there(self) -> bool:
         """Whether the owner's job is untouched and the file still there."""
         mine = self.headers(self.owner)
         job = self.client.get(f"/jobs/{self.job}", headers=mine).json()
         file = self.client.get(f"/files/{self.file}", headers=mine)
-        return not job["cancel_requested"] and file.status_code == 200
+        tus = {"tus-resumable": "1.0.0"}
+        upload = self.client.head(f"/uploads/{self.upload}", headers=mine | tus)
+        untouched = upload.status_code == 200 and upload.headers["upload-offset"] == "0"
+        return not job["cancel_requested"] and file.status_code == 200 and untouched
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,15 @@
     │   ├── NotFinished        409  not_finished
     │   ├── AlreadyTerminal    409  already_terminal
     │   ├── NotTerminal        409  not_terminal
-    │   └── FileInUse          409  file_in_use
+    │   ├── FileInUse          409  file_in_use
+    │   └── OffsetMismatch     409  offset_mismatch
+    ├── UploadExpired          410  upload_expired
+    ├── UnsupportedTusVersion  412  unsupported_tus_version
     ├── TooLarge               413  too_large
     ├── UnsupportedMedia       415  unsupported_media_type
     ├── RangeNotSatisfiable    416  range_not_satisfiable
+    ├── UploadLocked           423  upload_locked
+    ├── ChecksumMismatch       460  checksum_mismatch
     ├── InvalidInput           422  invalid_input
     │   ├── InvalidSpec        422  invalid_spec
     │   ├── MissingPart        422  missing_part
@@ -102,6 +107,7 @@ from planish.contract.errors.job import (
 from planish.contract.errors.request import (
     AlreadyTerminal,
     BadRequest,
+    ChecksumMismatch,
     Conflict,
     FileInUse,
     Forbidden,
@@ -111,12 +117,16 @@ from planish.contract.errors.request import (
     NotFinished,
     NotFound,
     NotTerminal,
+    OffsetMismatch,
     RangeNotSatisfiable,
     StorageFull,
     TooLarge,
     Unauthorized,
     Unavailable,
     UnsupportedMedia,
+    UnsupportedTusVersion,
+    UploadExpired,
+    UploadLocked,
 )
 from planish.contract.problem import FieldError
 
@@ -126,6 +136,7 @@ __all__ = [
     "AmbiguousLayout",
     "ArchitectureRequired",
     "BadRequest",
+    "ChecksumMismatch",
     "Conflict",
     "DeadlineExceeded",
     "DigestMismatch",
@@ -152,6 +163,7 @@ __all__ = [
     "NotFound",
     "NotTerminal",
     "NothingChanged",
+    "OffsetMismatch",
     "OperatorNotAllowed",
     "OutOfMemory",
     "PlanishError",
@@ -169,6 +181,9 @@ __all__ = [
     "UnsafeModel",
     "UnsatisfiableResources",
     "UnsupportedMedia",
+    "UnsupportedTusVersion",
+    "UploadExpired",
+    "UploadLocked",
     "VerificationFailed",
     "WaitTimeout",
     "WorkerLost",

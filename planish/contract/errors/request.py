@@ -71,6 +71,38 @@ class FileInUse(Conflict):
     code, title = "file_in_use", "The file is used by a live job"
 
 
+class OffsetMismatch(Conflict):
+    """Bytes of a resumable upload were sent from the wrong offset."""
+
+    code, title = "offset_mismatch", "The upload stands at another offset"
+
+
+class UploadExpired(PlanishError):
+    """A resumable upload was not finished in time."""
+
+    code, title, status = "upload_expired", "The upload has expired", 410
+
+
+class UnsupportedTusVersion(PlanishError):
+    """The request speaks another version of tus, or none."""
+
+    code, title, status = "unsupported_tus_version", "Only tus 1.0.0 is spoken here", 412
+
+
+class UploadLocked(PlanishError):
+    """Another request is writing to the same upload."""
+
+    code, title, status = "upload_locked", "The upload is being written to", 423
+    retryable = True
+
+
+class ChecksumMismatch(PlanishError):
+    """The bytes of one request are not what its checksum says (a status of tus)."""
+
+    code, title, status = "checksum_mismatch", "The bytes do not match their checksum", 460
+    retryable = True
+
+
 class TooLarge(PlanishError):
     """A body or part is above its limit."""
 
