@@ -71,8 +71,8 @@ def compare(report: Report) -> Html:
     rows += [_row(f.name, f.shown(f.before), f.shown(f.after), f.change) for f in _figures(report)]
     threads = "1 thread" if o.threads == 1 else f"{o.threads} threads"
     note = (
-        f"Both sides ran in {o.runtime}, floats in {_floats(b, o)}, batch {o.batch_size}, {threads}; "
-        "before is the uploaded model in float."
+        f"Both sides ran in {o.runtime}, floats in {_floats(b, o)}, batch {o.batch_size}, "
+        f"{threads}; before is the uploaded model in float."
     )
     return el(
         "section",

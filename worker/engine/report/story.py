@@ -48,7 +48,8 @@ def _pass(done: PassReport) -> Html:
     head = el(
         "div", el("h3", done.op), el("span", f"{what} · {done.seconds:.1f} s"), class_="passhead"
     )
-    tables = {key: value for key, value in done.facts.items() if isinstance(value, dict)}
+    tables = {key: _table(value) for key, value in done.facts.items()}
+    tables = {key: table for key, table in tables.items() if table}
     facts = [
         el("li", f"{blocks.spaced(key)} ", el("b", _fact(value)))
         for key, value in done.facts.items()
@@ -72,6 +73,15 @@ def _fact(value: JsonValue) -> str:
     if isinstance(value, list) and numbers and len(value) == 2:
         return " → ".join(map(blocks.plain_value, value))
     return blocks.plain_value(value)
+
+
+def _table(value: JsonValue) -> dict[str, JsonValue]:
+    """Return a fact of many parts by their names or numbers; empty for any other."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return {str(number): item for number, item in enumerate(value, 1)}
+    return {}
 
 
 def _fact_table(key: str, table: dict[str, JsonValue]) -> Html:

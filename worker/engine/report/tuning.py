@@ -17,7 +17,7 @@ def tuning(report: Report) -> Html | None:
     note = (
         f"The optimized model in {report.optimized.runtime} with other settings; they change no "
         f"answer. Fastest at batch {report.optimized.batch_size}: {_words(found.fastest)}. "
-        f"Most samples per second: {_words(found.busiest)}."
+        f"Most samples per second: batch {found.busiest.batch_size}, {_words(found.busiest)}."
     )
     return el(
         "section",
@@ -44,4 +44,4 @@ def _options(trial: Trial) -> str:
 def _words(trial: Trial) -> str:
     threads = "1 thread" if trial.threads == 1 else f"{trial.threads} threads"
     options = f", {_options(trial)}" if trial.options else ""
-    return f"{threads}, batch {trial.batch_size}{options}"
+    return f"{threads}{options}"
