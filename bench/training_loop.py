@@ -152,7 +152,7 @@ def main() -> int:
     results: dict[str, object] = {}
     reached = True
     for augment in ("none", "crop_flip"):
-        params = Train.model_validate({"epochs": 1, "batch_size": 128, "augment": augment})
+        params = Train.model_validate({"epochs": 2, "batch_size": 128, "augment": augment})
         found = measure(Task(augment, images, labels, params), given.rounds)
         print(f"augment {augment}: {json.dumps(found)}", flush=True)
         results[augment] = found
