@@ -12,6 +12,7 @@ from torch import Tensor
 
 from planish.contract.wire import WEIGHTS_BESIDE
 from worker.engine.model import Model
+from worker.engine.quantize.float8 import Float8Linear
 from worker.engine.quantize.packed import PackedLayer
 
 ZSTD_LEVEL = 19
@@ -78,9 +79,10 @@ def weight_bytes(model: Model) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def _packed(model: Model) -> list[PackedLayer]:
-    """Return the layers whose weight is packed, one of those that share it."""
-    layers = [layer for layer in model.module.modules() if isinstance(layer, PackedLayer)]
+def _packed(model: Model) -> list[PackedLayer | Float8Linear]:
+    """Return the layers whose weight is packed or fp8, one of those that share it."""
+    kinds = PackedLayer | Float8Linear
+    layers = [layer for layer in model.module.modules() if isinstance(layer, kinds)]
     return list({id(layer.weight): layer for layer in layers}.values())
 
 

@@ -50,6 +50,10 @@ class Float8Linear(nn.Module):
         self.bias = layer.bias
         self.whole, self.dynamic = whole, dynamic
 
+    def count(self) -> tuple[int, int]:
+        """Return how many weights there are, and how many of them are not zero."""
+        return self.weight.numel(), int(self.weight.to(torch.float32).count_nonzero())
+
     def forward(self, values: Tensor) -> Tensor:
         """Return (…, rows) of values (…, columns), in the type of `values`."""
         if not self.dynamic:
