@@ -249,6 +249,26 @@ def test_training_goes_on_from_its_checkpoint_when_the_child_was_killed(fleet: F
     assert not checkpoints.exists()
 
 
+def test_cancel_ends_every_process_of_a_spread_training(fleet: Fleet) -> None:
+    train = {"epochs": 1000, "batch_size": 32}
+    recipe = [{"op": "retrain", "strategy": "ddp", "processes": 2, "train": train}]
+    before = {process.pid for process in fleet.descendants()}
+    job_id = fleet.submit({**LONG, "recipe": recipe})
+
+    def told_of_an_epoch() -> bool:
+        assert not fleet.job(job_id).terminal, fleet.job(job_id).error
+        events = fleet.house.ledger.events(job_id)
+        return any(event.type == EventType.EPOCH for event in events)
+
+    wait_for(told_of_an_epoch, JOB_SECONDS)
+    ranks = [p for p in fleet.descendants() if "worker.engine.train.spread.rank" in p.cmdline()]
+    assert len(ranks) >= 2
+    fleet.house.ledger.request_cancel(job_id)
+    assert fleet.finish(job_id, 10).status is JobStatus.CANCELLED
+    assert psutil.wait_procs(ranks, 2)[1] == []
+    wait_for(lambda: {process.pid for process in fleet.descendants()} <= before, 2)
+
+
 @pytest.mark.parametrize("victim", ["pool process", "celery process"])
 def test_job_of_a_killed_worker_process_is_given_to_the_next(fleet: Fleet, victim: str) -> None:
     job_id = fleet.submit(LONG)

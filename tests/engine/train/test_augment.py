@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from worker.engine.train.augment import augment
+from worker.engine.train.augment import augment, changed, draw
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -56,3 +56,13 @@ def test_same_seed_same_images():
     first, second = (augment(batch, "crop_flip", generator(3)) for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, augment(batch, "crop_flip", generator(4)))
+
+
+def test_parts_of_a_batch_change_as_in_the_whole():
+    """Whoever holds a part of a batch draws for all of it."""
+    batch = images(20)
+    drawn = draw(20, (8, 16), "crop_flip", generator(5))
+    assert drawn is not None
+    whole = changed(batch, drawn)
+    parts = [changed(batch[a:b], drawn.part(a, b)) for a, b in ((0, 7), (7, 20))]
+    assert torch.equal(whole, torch.cat(parts))

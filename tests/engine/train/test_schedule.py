@@ -7,8 +7,8 @@ from planish.contract.recipe import Train
 from worker.engine.train.schedule import learning_rate
 
 
-def rates(schedule: str, steps: int = 100, lr: float = 0.1) -> list[float]:
-    train = Train(schedule=schedule, lr=lr)
+def rates(schedule: str, steps: int = 100, lr: float = 0.1, warmup: float = 0.0) -> list[float]:
+    train = Train(schedule=schedule, lr=lr, warmup=warmup)
     return [learning_rate(train, step, steps) for step in range(steps)]
 
 
@@ -43,7 +43,28 @@ def test_constant_is_constant():
     assert set(rates("constant")) == {0.1}
 
 
-@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "constant"])
+def test_linear_falls_in_equal_steps():
+    values = rates("linear")
+    assert values == pytest.approx([0.1 * (100 - step) / 100 for step in range(100)])
+
+
+def test_step_falls_to_a_tenth_after_half_and_after_three_quarters():
+    values = rates("step")
+    assert values == pytest.approx([0.1] * 50 + [0.01] * 25 + [0.001] * 25)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "step", "constant"])
+def test_warm_up_rises_in_equal_steps_and_the_schedule_takes_the_rest(schedule):
+    values = rates(schedule, warmup=0.2)
+    assert values[:20] == pytest.approx([0.1 * (step + 1) / 21 for step in range(20)])
+    assert values[20:] == pytest.approx(rates(schedule, steps=80))
+
+
+def test_one_cycle_has_a_warm_up_of_its_own():
+    assert rates("one_cycle", warmup=0.5) == rates("one_cycle")
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "linear", "constant"])
 def test_a_run_of_one_step_works(schedule):
     (rate,) = rates(schedule, steps=1)
     assert 0 < rate <= 0.1
