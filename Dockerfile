@@ -39,7 +39,7 @@ ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 RUN --mount=type=bind,from=source,source=/app,target=/src,rw \
     pip install "torch==${TORCH}" \
- && pip install "/src[worker]" \
+ && pip install "/src[worker,openvino]" \
  && find /opt/planish -depth \( -name __pycache__ -o -path '*/torch/test' -o -path '*/torch/include' \) -exec rm -rf {} +
 USER planish
 VOLUME /data
