@@ -1,6 +1,6 @@
 """What a teacher is worth: ResNet-20 from random weights, with and without ResNet-56.
 
-    .venv/bin/python bench/kd_gain.py [--seeds 0 1 2] [--epochs 14] [--lr 0.1] [--method kd]
+    .venv/bin/python bench/kd_gain.py [--seeds 0 1 2] [--epochs 8] [--lr 0.1] [--method kd]
                                       [--checkpoints DIR]
 
 Both runs of a seed start at the same weights and see the same 5,400 images in the same order, with
@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def merged(settings: dict[str, JsonValue], found: dict[str, JsonValue]) -> dict[
     gains = [entry["gain_points"] for entry in seeds.values()]
     spread = statistics.stdev(gains) if len(gains) > 1 else math.nan
     return {
-        "command": "bench/kd_gain.py --seeds " + " ".join(seeds),
+        "command": _command(settings, seeds),
         "settings": settings,
         "seeds": seeds,
         "mean": {
@@ -144,11 +145,16 @@ def merged(settings: dict[str, JsonValue], found: dict[str, JsonValue]) -> dict[
     }
 
 
+def _command(settings: dict[str, JsonValue], seeds: Iterable[str]) -> str:
+    options = " ".join(f"--{name} {value}" for name, value in settings.items())
+    return f"bench/kd_gain.py {options} --seeds {' '.join(seeds)}"
+
+
 def main() -> int:
     """Run the seeds; return 1 when all three are there and the gain is not beyond the spread."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--method", default="kd")
     parser.add_argument("--checkpoints", type=Path)
