@@ -7,7 +7,18 @@ from collections.abc import Iterator
 from planish.contract.errors import InvalidRecipe, MissingPart, UnsatisfiableResources
 from planish.contract.passes.distill import CLASSES
 from planish.contract.problem import FieldError
-from planish.contract.recipe import Distill, Need, Params, Quantize, Retrain, Spread, Stage, op_of
+from planish.contract.recipe import (
+    Distill,
+    LowRank,
+    Need,
+    Params,
+    Prune,
+    Quantize,
+    Retrain,
+    Spread,
+    Stage,
+    op_of,
+)
 from planish.contract.spec import FORMATS, Spec
 
 NO_RENDEZVOUS = (
@@ -32,6 +43,7 @@ def check_recipe(spec: Spec, *, has_data: bool, has_targets: bool) -> None:
         *_order(recipe),
         *_nodes(spec, recipe),
         *_needs(spec, recipe, has_data, has_targets),
+        *_growing(recipe),
         *_tasks(spec, recipe),
         *_outputs(spec, recipe),
     ]
@@ -133,6 +145,22 @@ def _needs(
         if missing is not None:
             errors.append(FieldError(pointer=f"/recipe/{index}", detail=missing))
     return errors
+
+
+def _growing(recipe: tuple[Params, ...]) -> Iterator[FieldError]:
+    """Yield what would change weights that a pruning has chosen and no training has removed yet."""
+    growing = False
+    for index, step in enumerate(recipe):
+        if growing and isinstance(step, Prune | LowRank):
+            detail = (
+                'prune with schedule "cubic" removes its weights in the next training pass; put '
+                f"distill or retrain between it and {op_of(type(step))}"
+            )
+            yield FieldError(pointer=f"/recipe/{index}", detail=detail)
+        if isinstance(step, Prune):
+            growing = step.schedule == "cubic"
+        elif isinstance(step, Distill | Retrain):
+            growing = False
 
 
 def _tasks(spec: Spec, recipe: tuple[Params, ...]) -> Iterator[FieldError]:

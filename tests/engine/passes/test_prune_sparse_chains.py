@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from planish.contract.checks import check_recipe
+from planish.contract.errors import InvalidRecipe
 from planish.contract.recipe import (
     Distill,
     Params,
@@ -15,6 +17,7 @@ from planish.contract.recipe import (
     Simplify,
     Train,
 )
+from planish.contract.spec import Spec
 from tests.engine.passes.models import context, digit_splits, noise_splits, zoo_model
 from worker.engine.measure.size import count_parameters
 from worker.engine.model import Model
@@ -142,3 +145,12 @@ def test_gptq_keeps_the_zeros():
     quantized = entry_for(asked).run(sparse, asked, context(sparse, asked, splits=splits)).model
     count = count_parameters(quantized)
     assert count.total - count.nonzero >= gone
+
+
+def test_nothing_else_is_cut_before_training_has_removed_what_was_chosen():
+    cubic = Prune(structure="unstructured", schedule="cubic")
+    between = Spec(recipe=(cubic, Prune(), Retrain()))
+    with pytest.raises(InvalidRecipe, match="put distill or retrain between it and prune"):
+        check_recipe(between, has_data=True, has_targets=True)
+    for recipe in ((Prune(), cubic, Retrain()), (cubic, Retrain(), Prune())):
+        check_recipe(Spec(recipe=recipe), has_data=True, has_targets=True)
