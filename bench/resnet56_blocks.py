@@ -50,7 +50,7 @@ from worker.engine.save.pt2 import save_pt2  # noqa: E402
 
 RESULT = ROOT / "bench" / "results" / "resnet56_blocks.json"
 FLOORS = {5: {"drop": 0.005, "speedup": 2.2}, 9: {"drop": 0.018, "speedup": 2.7}}
-EPOCHS = {5: 12, 9: 20}
+EPOCHS = {5: 10, 9: 14}
 ROUNDS = 60
 THREADS = 2
 SIDES = ("original", "shortened", "int8")
@@ -59,9 +59,10 @@ SIDES = ("original", "shortened", "int8")
 def recipe(blocks: int, epochs: int) -> tuple[Params, ...]:
     """Return the passes of one case."""
     train = Train(epochs=epochs, lr=0.005, augment="crop_flip", amp="bf16")
+    lesson = {"method": "hint", "temperature": 4.0, "alpha": 1.0, "feature_weight": 8.0}
     return (
         Prune(structure="layer", blocks=blocks),
-        Distill(temperature=4.0, alpha=1.0, train=train),
+        Distill(**lesson, train=train),
         Quantize(mode="static"),
     )
 

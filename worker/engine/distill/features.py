@@ -18,11 +18,14 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from worker.engine.distill.taps import tapped
 from worker.engine.model import Model
-from worker.engine.passes.layers import layer_of, output_layers
+from worker.engine.passes.layers import layer_of, layers_before, output_layers
 
 BATCH = 2
 _CHANNELS_SECOND = (_ConvNd, _BatchNorm, _InstanceNorm, nn.GroupNorm)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
+_ACTIVATIONS = (nn.ReLU, nn.Hardtanh, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Mish)
+_WITH_FEATURES = (*_CHANNELS_SECOND, *_CHANNELS_LAST, *_ACTIVATIONS)
+_IMAGES = 4  # dimensions of a batch of them
 _POOLS: dict[int, Callable[..., Tensor]] = {
     1: F.adaptive_avg_pool1d,
     2: F.adaptive_avg_pool2d,
@@ -62,6 +65,8 @@ class Pair:
 def features_of(model: Model) -> dict[str, Feature]:
     """Return the features of a network in graph order, without the layers that make its output.
 
+    Activations on images count: that behind the sum is what a residual block gives.
+
     Args:
         model: run on noise at a batch of two.
     """
@@ -70,8 +75,8 @@ def features_of(model: Model) -> dict[str, Feature]:
     kinds = {
         str(node.target): layer
         for node in module.graph.nodes
-        if isinstance(layer := layer_of(module, node), (*_CHANNELS_SECOND, *_CHANNELS_LAST))
-        and node.target not in outputs
+        if isinstance(layer := layer_of(module, node), _WITH_FEATURES)
+        and outputs.isdisjoint((node.target, *layers_before(module, [node])))
     }
     with torch.no_grad(), tapped(module, kinds) as taps:
         module(*model.example(BATCH))
@@ -81,6 +86,8 @@ def features_of(model: Model) -> dict[str, Feature]:
 
 def _feature(name: str, layer: nn.Module, value: Tensor) -> Feature | None:
     if value.dim() < 2 or value.shape[0] != BATCH:
+        return None
+    if isinstance(layer, _ACTIVATIONS) and value.dim() != _IMAGES:
         return None
     last = isinstance(layer, _CHANNELS_LAST)
     sizes = value.shape[1:-1] if last else value.shape[2:]
