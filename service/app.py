@@ -21,6 +21,7 @@ from service.openapi import make_openapi
 from service.request_id import RequestIdMiddleware
 from service.routes import artifacts, catalog, events, files, health, jobs, plans, uploads
 from service.settings import ServiceSettings
+from service.shares import ShareMiddleware
 
 
 def create_app(settings: ServiceSettings) -> ASGIApp:
@@ -31,12 +32,16 @@ def create_app(settings: ServiceSettings) -> ASGIApp:
 def app_of(desk: Desk) -> ASGIApp:
     """Return the application of a desk.
 
-    Order, from the outside: status polls, request id and headers, metrics, key check, routes.
+    Order, from the outside: status polls, request id and headers, metrics, audit log, key check,
+    shares, routes.
     """
     app = make_api(desk)
-    checked = AuditMiddleware(AuthMiddleware(app, desk.gate, desk.owner_of), desk.audit)
+    shared = ShareMiddleware(app, desk.settings.shares, desk.reads, desk.quotas)
+    checked = AuditMiddleware(AuthMiddleware(shared, desk.gate, desk.owner_of), desk.audit)
     inner = MetricsMiddleware(checked, desk.metrics)
-    return JobFastPath(RequestIdMiddleware(inner), desk.pipe.owned, desk.gate, desk.metrics)
+    return JobFastPath(
+        RequestIdMiddleware(inner), desk.pipe.owned, desk.gate, desk.reads, desk.metrics
+    )
 
 
 def make_api(desk: Desk) -> FastAPI:

@@ -22,12 +22,14 @@ from planish.store.job_files import JobFiles
 from planish.store.jobs import Ledger
 from planish.store.keys import Keys
 from planish.store.pipe import Pipe
+from planish.store.quota import Quotas
 from planish.store.recovery import Recovery
 from service.auth import Gatekeeper
 from service.metrics import Metrics
 from service.principal import principal_of
 from service.queue import Doorbell
 from service.settings import ServiceSettings, is_loopback
+from service.shares import ReadShare, count_upload
 
 THREADS = 32
 
@@ -45,7 +47,10 @@ class Desk:
             self.keys, settings.api_key, open_without_keys=is_loopback(settings.host)
         )
         self.files = JobFiles(store.data_dir)
-        self.ledger = Ledger(connect(store.redis_url))
+        client = connect(store.redis_url)
+        self.ledger = Ledger(client)
+        self.quotas = Quotas(client)
+        self.reads = ReadShare(settings.shares.reads_per_minute)
         self.pipe = Pipe(store.redis_url)
         self.doorbell = Doorbell(store.redis_url)
         self.metrics = Metrics()
@@ -94,6 +99,11 @@ class Desk:
     def blobs_of(self, request: Request) -> Blobs:
         """Return the files of whoever is asking."""
         return self.blobs.of(principal_of(request).tenant)
+
+    def count_upload(self, request: Request, size: int) -> None:
+        """Count bytes against the share of whoever is asking; raises QuotaExceeded. In a thread."""
+        tenant = principal_of(request).tenant
+        count_upload(self.quotas, self.settings.shares, tenant, size)
 
     @asynccontextmanager
     async def upload_slot(self) -> AsyncIterator[None]:

@@ -30,6 +30,7 @@ _EVERYWHERE = {
     401: "No valid API key.",
     403: "The key does not allow this.",
     408: "The request came too slowly.",
+    429: "More than the tenant's share; see `Retry-After`.",
     431: "The request head is too large.",
     500: "A fault of Planish.",
     503: "A part of the service is down or busy; see `Retry-After`.",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from planish.store.keys import Keys
 from planish.store.settings import StoreSettings
 from service.protocol import Limits
+from service.shares import Shares
 
 ENV_API_KEY = "PLANISH_API_KEY"
 ENV_HOST = "PLANISH_HOST"
@@ -16,6 +17,10 @@ ENV_PORT = "PLANISH_PORT"
 ENV_RENDEZVOUS = "PLANISH_RENDEZVOUS"
 ENV_MAX_UPLOAD_BYTES = "PLANISH_MAX_UPLOAD_BYTES"
 ENV_MAX_UPLOADS = "PLANISH_MAX_UPLOADS"
+ENV_READS = "PLANISH_READS_PER_MINUTE"
+ENV_WRITES = "PLANISH_WRITES_PER_MINUTE"
+ENV_LIVE_JOBS = "PLANISH_LIVE_JOBS"
+ENV_UPLOAD_BYTES = "PLANISH_UPLOAD_BYTES_PER_DAY"
 ENV_MAX_CONNECTIONS = "PLANISH_MAX_CONNECTIONS_PER_ADDRESS"
 
 MIN_KEY_LENGTH = 16
@@ -39,6 +44,7 @@ class ServiceSettings:
         max_uploads: bodies received at the same time; more are answered 503.
         limits: of each connection.
         rendezvous: host:port where the machines of a job meet; None: jobs have one machine.
+        shares: what one tenant may use.
     """
 
     store: StoreSettings
@@ -49,6 +55,7 @@ class ServiceSettings:
     max_uploads: int = 32
     limits: Limits = field(default_factory=Limits)
     rendezvous: str | None = None
+    shares: Shares = field(default_factory=Shares)
 
     def __post_init__(self) -> None:
         keyless = self.api_key is None and not Keys(self.store.data_dir).any()
@@ -80,6 +87,12 @@ class ServiceSettings:
             max_uploads=_number(ENV_MAX_UPLOADS, 32),
             limits=Limits(per_address=_number(ENV_MAX_CONNECTIONS, Limits.per_address)),
             rendezvous=os.environ.get(ENV_RENDEZVOUS) or None,
+            shares=Shares(
+                reads_per_minute=_number(ENV_READS, Shares.reads_per_minute),
+                writes_per_minute=_number(ENV_WRITES, Shares.writes_per_minute),
+                live_jobs=_number(ENV_LIVE_JOBS, Shares.live_jobs),
+                upload_bytes_per_day=_number(ENV_UPLOAD_BYTES, Shares.upload_bytes_per_day),
+            ),
         )
 
 

@@ -39,6 +39,7 @@ from planish.store.records import SpecRecord, queue_of
 from service.desk import Desk
 from service.digest import check_digests, stated_digests
 from service.multipart import FILE_PARTS, Form, boundary_of, missing_part, receive_form
+from service.shares import check_live_jobs
 from service.upload import check_length, small_body
 
 log = logging.getLogger("planish.service")
@@ -73,8 +74,10 @@ async def _from_form(desk: Desk, request: Request) -> Spec:
     blobs = desk.blobs_of(request)
     async with desk.upload_slot():
         form = await receive_form(request.receive, boundary, stated, blobs, desk.upload_pool, limit)
-        desk.metrics.upload_bytes += sum(file.size for file in form.files.values())
+        size = sum(file.size for file in form.files.values())
+        desk.metrics.upload_bytes += size
         try:
+            await asyncio.to_thread(desk.count_upload, request, size)
             return await asyncio.to_thread(_keep_form, desk, blobs, form)
         finally:
             form.abandon(blobs)
@@ -155,8 +158,10 @@ def accept(desk: Desk, spec: Spec, tenant: str, kind: str = "job", key: str | No
 
     Raises:
         IdempotencyKeyReused: the key belongs to a job with another spec or other files.
+        QuotaExceeded: the tenant has as many live jobs as it may have.
         OSError: the disk is full; there is no job then.
     """
+    check_live_jobs(desk.quotas, desk.settings.shares, tenant)
     digest = _request_sha256(spec)
     job_id = new_id(kind)
     if key is not None:

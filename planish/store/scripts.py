@@ -26,6 +26,7 @@ NAMES = (
     "fleet",
     "clock",
     "generation",
+    "take",
 )
 
 

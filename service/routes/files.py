@@ -118,6 +118,7 @@ async def _receive(desk: Desk, request: Request, name: str | None) -> tuple[File
             if sink.size == 0:
                 raise MissingPart("the body is empty; send the file's bytes as the body")
             check_digests(stated, sink.sha256, "the body")
+            await asyncio.to_thread(desk.count_upload, request, sink.size)
             return await asyncio.to_thread(_keep, blobs, sink, name)
         finally:
             blobs.abandon(sink.upload)

@@ -46,6 +46,7 @@ async def create_upload(request: Request) -> Response:
     desk = desk_of(request)
     length = tus.upload_length(request.headers, desk.settings.max_upload_bytes)
     name = tus.file_name(request.headers)
+    await asyncio.to_thread(desk.count_upload, request, length)
     uploads = Resumable(desk.blobs_of(request))
     upload_id = await asyncio.to_thread(uploads.create, length, name)
     note = uploads.note(upload_id)

@@ -64,7 +64,8 @@ class Model:
     precision: torch.dtype = torch.float32
 
     def example(self, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
-        """Return seeded normal noise (floats) or zeros (integers, booleans) of the input shapes.
+        """Return seeded normal noise (floats) or zeros (integers, booleans) of the input shapes;
+        ones for attention masks.
 
         Args:
             batch: size of every symbolic dimension; 2, because export bakes a batch of 1 in.
@@ -99,7 +100,9 @@ def _sample(spec: InputSpec, batch: int, generator: torch.Generator) -> Tensor:
     shape = [batch if isinstance(size, str) else size for size in spec.shape]
     if spec.dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(spec.dtype)
-    return torch.zeros(shape, dtype=spec.dtype)
+    # A mask of zeros hides everything: softmax over nothing is another value in each runtime.
+    shown = "attention_mask" in spec.name or ("mask" in spec.name and spec.dtype != torch.bool)
+    return torch.full(shape, int(shown), dtype=spec.dtype)
 
 
 Outputs = Tensor | Sequence["Outputs"] | Mapping[str, "Outputs"]

@@ -20,6 +20,8 @@
     ├── RangeNotSatisfiable    416  range_not_satisfiable
     ├── UploadLocked           423  upload_locked
     ├── ChecksumMismatch       460  checksum_mismatch
+    ├── RateLimited            429  rate_limited
+    │   └── QuotaExceeded      429  quota_exceeded
     ├── InvalidInput           422  invalid_input
     │   ├── InvalidSpec        422  invalid_spec
     │   ├── MissingPart        422  missing_part
@@ -118,7 +120,9 @@ from planish.contract.errors.request import (
     NotFound,
     NotTerminal,
     OffsetMismatch,
+    QuotaExceeded,
     RangeNotSatisfiable,
+    RateLimited,
     StorageFull,
     TooLarge,
     Unauthorized,
@@ -167,7 +171,9 @@ __all__ = [
     "OperatorNotAllowed",
     "OutOfMemory",
     "PlanishError",
+    "QuotaExceeded",
     "RangeNotSatisfiable",
+    "RateLimited",
     "ReloadMismatch",
     "ServerUnreachable",
     "StateDictMismatch",

@@ -121,6 +121,19 @@ class RangeNotSatisfiable(PlanishError):
     code, title, status = "range_not_satisfiable", "The range lies outside the file", 416
 
 
+class RateLimited(PlanishError):
+    """A tenant sends more than its share."""
+
+    code, title, status = "rate_limited", "Too many requests", 429
+    retryable = True
+
+
+class QuotaExceeded(RateLimited):
+    """A tenant holds more than its share."""
+
+    code, title = "quota_exceeded", "A quota is used up"
+
+
 class InternalError(PlanishError):
     """A fault of ours."""
 

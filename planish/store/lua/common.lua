@@ -6,9 +6,10 @@
 -- planish:pending       zset: queued job -> when its doorbell is due, ms
 -- planish:start_by      zset: job that never started -> when it expires, ms
 -- planish:withdrawn     zset: queued job with a cancel request -> time of the request, ms
--- planish:index:…       zset, score 0: ids by all | tenant:<t> | status:<s> | label:<k>=<v> (jobs) | plans
+-- planish:index:…       zset, score 0: ids by all | tenant:<t> | live:<t> | status:<s> | label:<k>=<v> (jobs) | plans
 -- planish:uses:<file>   set: live jobs that read an uploaded file
 -- planish:fence         counter over all jobs
+-- planish:bucket:<name> hash: tokens that are left of a tenant's share, and when that was
 --
 -- Keys are made here and not passed as KEYS: the ledger lives on one server, not on a cluster.
 -- Time is the server's alone, in ms since 1970.

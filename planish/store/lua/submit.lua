@@ -17,6 +17,7 @@ for _, file in ipairs(cjson.decode(files)) do redis.call('SADD', uses_key(file),
 if kind == 'job' then
   redis.call('ZADD', index_key('all'), 0, id)
   redis.call('ZADD', index_key('tenant:' .. tenant), 0, id)
+  redis.call('ZADD', index_key('live:' .. tenant), 0, id)
   redis.call('ZADD', index_key('status:queued'), 0, id)
   for _, label in ipairs(cjson.decode(indexes)) do
     redis.call('ZADD', index_key('label:' .. label), 0, id)

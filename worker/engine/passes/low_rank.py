@@ -53,7 +53,7 @@ def run(model: Model, params: LowRank, ctx: Context) -> Outcome:
     """
     before = model.clone()
     module = model.module
-    reasons = _untouchable(module, params, ctx)
+    reasons = _untouchable(model, params, ctx)
     layers, skipped = [], []
     facts: dict[str, JsonValue] = {}
     everything = weighted_layers(module)
@@ -125,8 +125,14 @@ def _matrix(layer: nn.Module) -> Tensor:
     return layer.get_parameter("weight").detach().flatten(1)
 
 
-def _untouchable(module: fx.GraphModule, params: LowRank, ctx: Context) -> dict[str, str]:
-    reasons = shared_weights(module)
+def _untouchable(model: Model, params: LowRank, ctx: Context) -> dict[str, str]:
+    module = model.module
+    sparse = model.sparsity.weights if model.sparsity is not None else ()
+    reasons = {
+        name.removesuffix(".weight"): "its zeros would be lost; put low_rank before prune"
+        for name in sparse
+    }
+    reasons |= shared_weights(module)
     for name, layer in weighted_layers(module).items():
         if isinstance(layer, nn.Embedding):
             reasons[name] = "an embedding looks rows up; there is no product to split"
