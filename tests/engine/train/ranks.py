@@ -54,6 +54,17 @@ class Fragile:
         return loss * float("nan")
 
 
+class Scaled(torch.nn.Module):
+    """A loss with a parameter of its own, a scale of the outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, outputs, inputs, targets):
+        return cross_entropy(outputs * self.factor, inputs, targets)
+
+
 def wide_net() -> Model:
     """A network one of whose layers is sharded on its own."""
     torch.manual_seed(0)
@@ -81,6 +92,7 @@ def all_cases(folder: Path) -> None:
         case(folder, "averaged", world, validated)
         case(folder, "sparse", world, a_run(PLAIN, sparsity=SPARSE))
         case(folder, "norm", world, a_run(PLAIN), partial(plain_net, norm=True))
+        case(folder, "scaled", world, a_run(PLAIN), loss=Scaled())
         _resume(folder, world, replace(validated, train=OFTEN))
         _diverge(world)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from planish.contract.recipe import Train
 from tests.conftest import ROOT
 from tests.engine.passes.models import digit_splits, weights
-from tests.engine.train.ranks import AVERAGED, PLAIN, SPARSE, wide_net
+from tests.engine.train.ranks import AVERAGED, PLAIN, SPARSE, Scaled, wide_net
 from tests.engine.train.runs import plain_net, trained
 
 State = dict[str, torch.Tensor]
@@ -66,6 +66,14 @@ def test_two_processes_train_as_one_with_the_same_batches(cases, name, world):
 @pytest.mark.parametrize("name", ["plain", "wide", "averaged", "sparse", "norm"])
 def test_shards_train_as_copies(cases, name):
     assert furthest(result(cases, name, "ddp"), result(cases, name, "fsdp")) < 1e-5
+
+
+@pytest.mark.parametrize("world", ["ddp", "fsdp"])
+def test_what_a_loss_learns_itself_is_learnt_together(cases, world):
+    loss = Scaled()
+    one = alone(PLAIN, loss=loss)
+    assert float(loss.factor.detach()) != 1
+    assert furthest(one, result(cases, "scaled", world)) < 1e-5
 
 
 @pytest.mark.parametrize("world", ["ddp", "fsdp"])

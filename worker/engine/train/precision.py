@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
 Amp = Literal["none", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,13 +32,12 @@ class Precision:
         """Add the gradients of a loss."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(
-        self, optimizer: optim.Optimizer, parameters: list[nn.Parameter], clip: float | None
-    ) -> None:
-        """Clip the gradient to an L2 norm if wanted, and change the weights."""
-        if clip is not None:
-            self._scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, clip)
+    def unscale(self, optimizer: optim.Optimizer) -> None:
+        """Bring the gradients to their true size, for who looks at them before the step."""
+        self._scaler.unscale_(optimizer)
+
+    def step(self, optimizer: optim.Optimizer) -> None:
+        """Change the weights."""
         self._scaler.step(optimizer)
         self._scaler.update()
 

@@ -22,7 +22,7 @@ def reader(
     """Return a function from sample indices (on the CPU) to model inputs and targets.
 
     Up to 2 GiB, the preprocessing is paid once, and a batch costs one gather per tensor; on a GPU
-    the samples then stay there.
+    the samples then stay there, if they take no more than a quarter of what is free.
 
     Args:
         dataset: the samples.
@@ -30,7 +30,7 @@ def reader(
         form: how images lie in memory.
     """
     (first, _) = dataset.prepare(np.arange(min(1, len(dataset))))
-    if sum(t.nbytes for t in first) * len(dataset) > MAX_CACHED_BYTES:
+    if sum(t.nbytes for t in first) * len(dataset) > _room(device):
         return lambda indices: place(dataset.prepare(indices.numpy()), device, form)
     inputs, targets = place(dataset.prepare(np.arange(len(dataset))), device, form)
 
@@ -75,6 +75,14 @@ def shuffled_batches(samples: int, batch_size: int, generator: Generator) -> lis
 def batches_per_epoch(samples: int, batch_size: int) -> int:
     """Return how many batches of at most `batch_size` samples there are."""
     return -(-samples // batch_size)
+
+
+def _room(device: torch.device) -> int:
+    """Return how many bytes prepared samples may take."""
+    if device.type != "cuda":
+        return MAX_CACHED_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return min(MAX_CACHED_BYTES, free // 4)
 
 
 def _rows(values: Tensor, rows: Tensor, form: torch.memory_format) -> Tensor:

@@ -16,6 +16,7 @@ from planish.contract.report import Epoch
 from worker.engine.model import first_output
 from worker.engine.sparsity import hold
 from worker.engine.train.checkpoint import Checkpoints, Position, name_of
+from worker.engine.train.clip import clip_gradients
 from worker.engine.train.compiled import Compiled
 from worker.engine.train.feed import Feed, Piece
 from worker.engine.train.kept import Average, Snapshot, finite
@@ -122,7 +123,10 @@ class Trainer:
         losses = [self._piece(piece, piece is pieces[-1]) for piece in pieces]
         self._pending.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
         self.world.average_gradients(self._loss_parameters)
-        self._precision.step(self.optimizer, self._parameters, self.run.train.clip_norm)
+        if self.run.train.clip_norm is not None:
+            self._precision.unscale(self.optimizer)
+            clip_gradients(self._parameters, self.run.train.clip_norm, self.world)
+        self._precision.step(self.optimizer)
         self._held.enforce(step)
         if self._average is not None:
             self._average.update(step)
