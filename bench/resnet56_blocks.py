@@ -58,7 +58,7 @@ SIDES = ("original", "shortened", "int8")
 
 def recipe(blocks: int, epochs: int) -> tuple[Params, ...]:
     """Return the passes of one case."""
-    train = Train(epochs=epochs, lr=0.005, augment="crop_flip", amp="bf16")
+    train = Train(epochs=epochs, batch_size=64, lr=0.004, augment="crop_flip", amp="bf16")
     lesson = {"method": "hint", "temperature": 4.0, "alpha": 1.0, "feature_weight": 8.0}
     return (
         Prune(structure="layer", blocks=blocks),
