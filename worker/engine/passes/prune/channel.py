@@ -25,8 +25,8 @@ from worker.engine.passes.protocol import Context, Outcome
 from worker.engine.passes.prune.alignment import preferred_multiple
 from worker.engine.passes.prune.channel_amount import find_amount
 from worker.engine.passes.prune.channel_cut import Cut
-from worker.engine.passes.prune.channel_flow import trace_flow
 from worker.engine.passes.prune.channel_groups import TIED, find_groups
+from worker.engine.passes.prune.channel_rules import trace_flow
 from worker.engine.passes.prune.channel_scores import rank, weight_scores
 from worker.engine.passes.prune.recalibrate import recalibrate
 from worker.engine.passes.prune.selection import Choice

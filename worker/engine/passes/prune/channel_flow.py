@@ -10,13 +10,11 @@ Whatever no rule is known for keeps its channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, fx
 
-from worker.engine.passes.attention import is_attention
 from worker.engine.passes.prune.labels import Axes, Axis, Labels, unlabelled
 
 Shape = tuple[int, ...]
@@ -44,31 +42,27 @@ class Flow:
     made: dict[str, Axis] = field(default_factory=dict)
     read: dict[str, Axis] = field(default_factory=dict)
     scaled: dict[str, Axis] = field(default_factory=dict)
-    heads: set[tuple[int, int]] = field(default_factory=set)
+    heads: frozenset[tuple[int, int]] = frozenset()
     products: dict[str, str] = field(default_factory=dict)
     means: dict[str, int] = field(default_factory=dict)
 
 
-def trace_flow(module: fx.GraphModule, example: tuple[Tensor, ...]) -> Flow:
-    """Follow the channels of a graph.
+class FlowTracer(fx.Interpreter):
+    """Runs a graph and the rules of its nodes; what rules see.
 
     Args:
-        module: in eval mode; not changed.
-        example: inputs of batch 2.
+        module: the graph.
+        follow: returns the labels of a node's result: those of a tensor, or of a list of tensors;
+            None where nothing of it may go.
+        heads: (heads, size) of the inputs of every attention call.
     """
-    tracer = FlowTracer(module)
-    with torch.no_grad():
-        tracer.flow.heads.update(_attention_shapes(module, example))
-        tracer.run(*example)
-    return tracer.flow
 
-
-class FlowTracer(fx.Interpreter):
-    """Runs a graph and the rules of its nodes; what rules see."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(
+        self, module: fx.GraphModule, follow: Follow, heads: Iterable[tuple[int, int]]
+    ) -> None:
         super().__init__(module)
-        self.flow = Flow()
+        self.flow = Flow(heads=frozenset(heads))
+        self._follow = follow
         self.root = module
         self._lists: dict[fx.Node, list[Axes]] = {}
         self._paths = _first_paths(module)
@@ -80,10 +74,8 @@ class FlowTracer(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> object:
         """Run a node and follow its channels."""
-        from worker.engine.passes.prune.channel_rules import follow  # rules need this class
-
         result = super().run_node(n)
-        axes = follow(self, n, result)
+        axes = self._follow(self, n, result)
         if isinstance(axes, list):
             self._lists[n] = axes
         elif isinstance(result, Tensor):
@@ -142,24 +134,4 @@ def _first_paths(module: fx.GraphModule) -> dict[str, str]:
     return {path: first.setdefault(id(tensor), path) for path, tensor in named}
 
 
-def _attention_shapes(module: fx.GraphModule, example: Sequence[Tensor]) -> list[tuple[int, int]]:
-    """Return (heads, head size) of the queries, keys and values of each attention call."""
-    calls = [n for n in module.graph.nodes if is_attention(module, n)]
-    if not calls:
-        return []
-    recorder = _Recorder(module, {s for n in calls for s in n.all_input_nodes[:3]})
-    recorder.run(*example)
-    return [(shape[-3], shape[-1]) for shape in recorder.seen if len(shape) > 3]
-
-
-class _Recorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, watched: set[fx.Node]) -> None:
-        super().__init__(module)
-        self._watched = watched
-        self.seen: list[Shape] = []
-
-    def run_node(self, n: fx.Node) -> object:
-        result = super().run_node(n)
-        if n in self._watched and isinstance(result, Tensor):
-            self.seen.append(tuple(result.shape))
-        return result
+Follow = Callable[[FlowTracer, fx.Node, object], Axes | list[Axes] | None]

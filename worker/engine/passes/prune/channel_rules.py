@@ -1,11 +1,13 @@
-"""Which rule follows the channels through a node."""
+"""Which rule follows the channels through a node, and the walk through a whole graph."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, fx
 
+from worker.engine.passes.attention import attention_shapes
 from worker.engine.passes.layers import layer_of, operator_name
-from worker.engine.passes.prune.channel_flow import FlowTracer
+from worker.engine.passes.prune.channel_flow import Flow, FlowTracer
 from worker.engine.passes.prune.channel_layers import follow_layer
 from worker.engine.passes.prune.channel_math import MATH
 from worker.engine.passes.prune.channel_moves import MOVES
@@ -13,6 +15,19 @@ from worker.engine.passes.prune.labels import Axes, unlabelled
 
 RULES = {**MATH, **MOVES}
 IS_OUTPUT = "its channels are the model's output"
+
+
+def trace_flow(module: fx.GraphModule, example: tuple[Tensor, ...]) -> Flow:
+    """Follow the channels of a graph.
+
+    Args:
+        module: in eval mode; not changed.
+        example: inputs of batch 2.
+    """
+    with torch.no_grad():
+        tracer = FlowTracer(module, follow, attention_shapes(module, example))
+        tracer.run(*example)
+    return tracer.flow
 
 
 def follow(tracer: FlowTracer, node: fx.Node, result: object) -> Axes | list[Axes] | None:
