@@ -66,6 +66,9 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
     order = Order(_ranked(work, found.blocks, params, ctx))
     if params.target_latency is None:
         result = Shortening(_count(params, len(found.blocks), ctx))
+        for number in range(1, result.count + 1):
+            name = order.first(number)[-1].name
+            ctx.progress.update(number / result.count, f"block {number}: {name}")
     else:
         result = shorten(work, found.blocks, order.first, params.target_latency, ctx)
     removed = order.first(result.count)
