@@ -50,7 +50,7 @@ from worker.engine.save.pt2 import save_pt2  # noqa: E402
 
 RESULT = ROOT / "bench" / "results" / "resnet56_blocks.json"
 FLOORS = {5: {"drop": 0.005, "speedup": 2.2}, 9: {"drop": 0.018, "speedup": 2.7}}
-EPOCHS = {5: 10, 9: 14}
+EPOCHS = {5: 8, 9: 13}
 ROUNDS = 60
 THREADS = 2
 SIDES = ("original", "shortened", "int8")

@@ -7,7 +7,7 @@ them do not count. A stretch runs from a value that all data passes to the next 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -47,7 +47,8 @@ def find_chains(module: fx.GraphModule) -> list[Chain]:
     A value that is a model output besides still counts as flowing on.
     """
     data = data_nodes(module)
-    before = {node: _data_inputs(node, data) for node in data}
+    members = set(data)
+    before = {node: _data_inputs(node, members) for node in data}
     after: dict[fx.Node, list[fx.Node]] = {node: [] for node in data}
     for node, inputs in before.items():
         for value in inputs:
@@ -55,8 +56,10 @@ def find_chains(module: fx.GraphModule) -> list[Chain]:
     dominators = _immediate(data, before)
     post = _immediate(data[::-1], after)
     exits = {x: y for x, y in post.items() if y is not None and dominators[y] is x}
-    links = {x: Link(x, y, _between(x, y, before)) for x, y in exits.items()}
-    starts = [node for node in links if node not in set(exits.values())]
+    place = {node: index for index, node in enumerate(data)}
+    links = {x: Link(x, y, _between(x, y, before, place)) for x, y in exits.items()}
+    ends = set(exits.values())
+    starts = [node for node in links if node not in ends]
     return [tuple(_follow(start, links)) for start in starts]
 
 
@@ -104,7 +107,7 @@ def recurrent(node: fx.Node) -> bool:
     return operator_name(node) in RECURRENT
 
 
-def _data_inputs(node: fx.Node, data: Iterable[fx.Node]) -> list[fx.Node]:
+def _data_inputs(node: fx.Node, data: Collection[fx.Node]) -> list[fx.Node]:
     return [value for value in node.all_input_nodes if value in data]
 
 
@@ -139,7 +142,10 @@ def _immediate(
 
 
 def _between(
-    entry: fx.Node, end: fx.Node, before: Mapping[fx.Node, Sequence[fx.Node]]
+    entry: fx.Node,
+    end: fx.Node,
+    before: Mapping[fx.Node, Sequence[fx.Node]],
+    place: Mapping[fx.Node, int],
 ) -> tuple[fx.Node, ...]:
     found: dict[fx.Node, None] = {}
     todo = [end]
@@ -148,7 +154,6 @@ def _between(
         if node is not entry and node not in found:
             found[node] = None
             todo += before[node]
-    place = {node: index for index, node in enumerate(before)}
     return tuple(sorted(found, key=place.__getitem__))
 
 
