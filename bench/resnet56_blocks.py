@@ -145,19 +145,34 @@ def measured(files: dict[str, Path], test: Dataset) -> dict[str, JsonValue]:
     }
 
 
-def run(blocks: int, seed: int, epochs: int) -> dict[str, JsonValue]:
-    """Run one case with one seed."""
-    shared = Path(os.environ.get("PLANISH_TEST_DATA") or ROOT.parent / "shared" / "data")
+def run(blocks: int, seed: int, epochs: int, folder: Path) -> dict[str, JsonValue]:
+    """Run one case with one seed and leave its networks in a folder."""
     passes = recipe(blocks, epochs)
-    with tempfile.TemporaryDirectory() as scratch:
-        data, test = write_data(Path(scratch), shared)
-        weights = shared / "resnet56-4bfd9763.th"
-        prepared = prepare(JobInputs(None, spec(passes, seed), weights, data, test))
-        files, facts = write_sides(prepared, Path(scratch))
-        if prepared.splits is None or prepared.splits.sealed is None:
-            raise RuntimeError("the bench has test images")
-        found = {**measured(files, prepared.splits.sealed), **facts}
-    return {**found, "recipe": [params.model_dump(mode="json") for params in passes]}
+    prepared = load(passes, seed, folder)
+    files, facts = write_sides(prepared, folder)
+    described = {"recipe": [params.model_dump(mode="json") for params in passes]}
+    return {**measured(files, sealed(prepared)), **facts, **described}
+
+
+def measure_again(blocks: int, seed: int, folder: Path) -> dict[str, JsonValue]:
+    """Measure the networks of a kept run once more, say on a quieter machine."""
+    found = json.loads(RESULT.read_text())["cases"][str(blocks)]["seeds"][str(seed)]
+    files = {side: folder / f"{side}.onnx" for side in SIDES}
+    return {**found, **measured(files, sealed(load(recipe(blocks, 1), seed, folder)))}
+
+
+def load(passes: tuple[Params, ...], seed: int, folder: Path) -> Prepared:
+    """Return the network and its data."""
+    shared = Path(os.environ.get("PLANISH_TEST_DATA") or ROOT.parent / "shared" / "data")
+    weights = shared / "resnet56-4bfd9763.th"
+    return prepare(JobInputs(None, spec(passes, seed), weights, *write_data(folder, shared)))
+
+
+def sealed(prepared: Prepared) -> Dataset:
+    """Return the test images."""
+    if prepared.splits is None or prepared.splits.sealed is None:
+        raise RuntimeError("the bench has test images")
+    return prepared.splits.sealed
 
 
 def record(blocks: int, seed: int, found: dict[str, JsonValue]) -> bool:
@@ -192,15 +207,24 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, nargs="+", default=[9, 5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--keep", type=Path, help="folder for the networks of all runs")
+    parser.add_argument("--again", action="store_true", help="only measure the kept ones once more")
     chosen = parser.parse_args()
     met = True
-    for seed in chosen.seeds:
-        for blocks in chosen.blocks:
-            found = run(blocks, seed, chosen.epochs or EPOCHS.get(blocks, 12))
-            print(f"{blocks} blocks, seed {seed}")
-            for name, value in found.items():
-                print(f"  {name:16} {value}")
-            met = record(blocks, seed, found) and met
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in chosen.seeds:
+            for blocks in chosen.blocks:
+                folder = Path(chosen.keep or scratch, f"{blocks}-{seed}")
+                folder.mkdir(parents=True, exist_ok=True)
+                if chosen.again:
+                    found = measure_again(blocks, seed, folder)
+                else:
+                    epochs = chosen.epochs or EPOCHS.get(blocks, 12)
+                    found = run(blocks, seed, epochs, folder)
+                print(f"{blocks} blocks, seed {seed}")
+                for name, value in found.items():
+                    print(f"  {name:16} {value}", flush=True)
+                met = record(blocks, seed, found) and met
     return 0 if met else 1
 
 
