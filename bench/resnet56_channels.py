@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "resnet56_channels.json"
 MACS_RATIO = 2.1
 LARGEST_DROP = 0.015
+FEATURE_WEIGHT = 8.0  # of hint; kd has no features
 
 
 def spec(chosen: argparse.Namespace) -> Spec:
@@ -54,8 +55,15 @@ def spec(chosen: argparse.Namespace) -> Spec:
                 scope="global",
                 round_to=chosen.round_to,
                 target_macs=1 / MACS_RATIO,
+                ignore=() if chosen.thin_streams else ("*.conv2",),
             ),
-            Distill(temperature=2.0, alpha=1.0, train=train),
+            Distill(
+                method=chosen.distill,
+                temperature=2.0,
+                alpha=1.0,
+                feature_weight=FEATURE_WEIGHT,
+                train=train,
+            ),
         ),
         target=Target(batch_size=1, threads=2),
     )
@@ -84,7 +92,7 @@ def figures(report: Report, seconds: float) -> dict[str, JsonValue]:
 def record(found: dict[str, JsonValue], chosen: argparse.Namespace, report: Report) -> None:
     """Put the run beside those of other seeds, and write what they have in common."""
     stored = json.loads(RESULT.read_text()) if RESULT.exists() else {"seeds": {}}
-    stored["command"] = "OMP_NUM_THREADS=2 python bench/resnet56_channels.py --seed N"
+    stored["command"] = command(chosen)
     stored["settings"] = [params.model_dump(mode="json") for params in spec(chosen).recipe or ()]
     stored["goal"] = {"drop": LARGEST_DROP, "macs_ratio": MACS_RATIO}
     stored["seeds"][str(chosen.seed)] = found
@@ -97,14 +105,26 @@ def record(found: dict[str, JsonValue], chosen: argparse.Namespace, report: Repo
     RESULT.write_text(json.dumps(stored, indent=1) + "\n")
 
 
+def command(chosen: argparse.Namespace) -> str:
+    """Return the command that runs these settings, the seed left open."""
+    streams = " --thin-streams" if chosen.thin_streams else ""
+    return (
+        f"OMP_NUM_THREADS=2 python bench/resnet56_channels.py --method {chosen.method} "
+        f"--round-to {chosen.round_to}{streams} --distill {chosen.distill} "
+        f"--epochs {chosen.epochs} --lr {chosen.lr:g} --seed N"
+    )
+
+
 def main() -> int:
     """Run the job; return 1 when a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", default="gradient")
+    parser.add_argument("--method", default="magnitude")
     parser.add_argument("--round-to", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--lr", type=float, default=0.005)
+    parser.add_argument("--thin-streams", action="store_true", help="not only inside the blocks")
+    parser.add_argument("--distill", choices=("kd", "hint"), default="hint")
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=0.01)
     chosen = parser.parse_args()
     shared = Path(os.environ.get("PLANISH_TEST_DATA") or ROOT.parent / "shared" / "data")
     began = time.monotonic()
