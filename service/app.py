@@ -19,7 +19,17 @@ from service.job_fast import JobFastPath
 from service.metrics import MetricsMiddleware
 from service.openapi import make_openapi
 from service.request_id import RequestIdMiddleware
-from service.routes import artifacts, catalog, events, files, health, jobs, plans, uploads
+from service.routes import (
+    artifacts,
+    catalog,
+    deliveries,
+    events,
+    files,
+    health,
+    jobs,
+    plans,
+    uploads,
+)
 from service.settings import ServiceSettings
 from service.shares import ShareMiddleware
 
@@ -66,7 +76,7 @@ def make_api(desk: Desk) -> FastAPI:
     )
     app.state.desk = desk
     app.openapi = lambda: make_openapi(app, not desk.gate.is_open)  # type: ignore[method-assign]
-    for module in (jobs, events, artifacts, plans, files, uploads, catalog, health):
+    for module in (jobs, deliveries, events, artifacts, plans, files, uploads, catalog, health):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(docs_router.routes)
     _serve_openapi(app)

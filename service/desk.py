@@ -21,6 +21,7 @@ from planish.store.follow import EventHub
 from planish.store.job_files import JobFiles
 from planish.store.jobs import Ledger
 from planish.store.keys import Keys
+from planish.store.outbox import Outbox
 from planish.store.pipe import Pipe
 from planish.store.quota import Quotas
 from planish.store.recovery import Recovery
@@ -30,6 +31,7 @@ from service.principal import principal_of
 from service.queue import Doorbell
 from service.settings import ServiceSettings, is_loopback
 from service.shares import ReadShare, count_upload
+from service.webhooks.postman import Postman
 
 THREADS = 32
 
@@ -59,6 +61,8 @@ class Desk:
         self._threads = ThreadPoolExecutor(THREADS, "desk")
         self._slots = asyncio.Semaphore(settings.max_uploads)
         self.leaving = asyncio.Event()
+        self.outbox = Outbox(client, self.files)
+        self._postman = Postman(self.outbox, self.files, store.data_dir, settings.webhooks)
         self._recovery = Recovery(self.ledger, self.files, self.doorbell.ring, self.blobs)
 
     async def open(self) -> None:
@@ -68,6 +72,7 @@ class Desk:
         self.hub = EventHub(connect_async(self.settings.store.redis_url, blocking=True))
         self.metrics.watch(self._gauges)
         self._recovery.start()
+        self._postman.start()
         loop.run_in_executor(None, self.doorbell.warm)
         gc.freeze()  # what is loaded by now stays; no collection needs to walk it again
 
@@ -84,6 +89,7 @@ class Desk:
         await self.leave()
         self.pipe.close()
         await asyncio.to_thread(self._recovery.stop)
+        await asyncio.to_thread(self._postman.stop)
         self.doorbell.close()
         self.upload_pool.shutdown(wait=False, cancel_futures=True)
 

@@ -10,6 +10,7 @@ from planish.store.keys import Keys
 from planish.store.settings import StoreSettings
 from service.protocol import Limits
 from service.shares import Shares
+from service.webhooks.guard import Reach
 
 ENV_API_KEY = "PLANISH_API_KEY"
 ENV_HOST = "PLANISH_HOST"
@@ -21,6 +22,7 @@ ENV_READS = "PLANISH_READS_PER_MINUTE"
 ENV_WRITES = "PLANISH_WRITES_PER_MINUTE"
 ENV_LIVE_JOBS = "PLANISH_LIVE_JOBS"
 ENV_UPLOAD_BYTES = "PLANISH_UPLOAD_BYTES_PER_DAY"
+ENV_WEBHOOKS = "PLANISH_WEBHOOKS"
 ENV_MAX_CONNECTIONS = "PLANISH_MAX_CONNECTIONS_PER_ADDRESS"
 
 MIN_KEY_LENGTH = 16
@@ -45,6 +47,7 @@ class ServiceSettings:
         limits: of each connection.
         rendezvous: host:port where the machines of a job meet; None: jobs have one machine.
         shares: what one tenant may use.
+        webhooks: where messages about finished jobs may go.
     """
 
     store: StoreSettings
@@ -56,6 +59,7 @@ class ServiceSettings:
     limits: Limits = field(default_factory=Limits)
     rendezvous: str | None = None
     shares: Shares = field(default_factory=Shares)
+    webhooks: Reach = Reach.OFF
 
     def __post_init__(self) -> None:
         keyless = self.api_key is None and not Keys(self.store.data_dir).any()
@@ -93,6 +97,7 @@ class ServiceSettings:
                 live_jobs=_number(ENV_LIVE_JOBS, Shares.live_jobs),
                 upload_bytes_per_day=_number(ENV_UPLOAD_BYTES, Shares.upload_bytes_per_day),
             ),
+            webhooks=_reach(),
         )
 
 
@@ -104,6 +109,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _reach() -> Reach:
+    text = os.environ.get(ENV_WEBHOOKS) or Reach.OFF
+    try:
+        return Reach(text)
+    except ValueError:
+        allowed = ", ".join(Reach)
+        raise InvalidSettingsError(f"{ENV_WEBHOOKS}={text!r}: use one of {allowed}") from None
 
 
 def _is_good_key(key: str) -> bool:

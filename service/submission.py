@@ -41,6 +41,7 @@ from service.digest import check_digests, stated_digests
 from service.multipart import FILE_PARTS, Form, boundary_of, missing_part, receive_form
 from service.shares import check_live_jobs
 from service.upload import check_length, small_body
+from service.webhooks.guard import check_url
 
 log = logging.getLogger("planish.service")
 
@@ -131,6 +132,8 @@ def _paths(blobs: Blobs, spec: Spec) -> dict[str, Path]:
 
 def _look(desk: Desk, spec: Spec, paths: Mapping[str, Path]) -> None:
     """Refuse what can be refused without running anything."""
+    if spec.webhook is not None:
+        check_url(spec.webhook.url, desk.settings.webhooks)
     if spec.resources.gpus or spec.resources.nodes > 1:
         meets = desk.settings.rendezvous is not None
         check_resources(spec, desk.ledger.fleet().gpus_max, rendezvous=meets)

@@ -15,6 +15,7 @@ from planish.contract.errors import InvalidParameter
 from planish.contract.wire import DEFAULT_TENANT
 from planish.store.audit import Audit
 from planish.store.keys import KeyRecord, Keys, NewKey, Scope
+from planish.store.signing import signing_secret
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -94,6 +95,22 @@ def rotate(
     new = keys.rotate(key_id, duration(grace))
     audit.record("key.rotated", tenant=new.record.tenant, key_id=new.record.id, target=key_id)
     _show(new, json)
+
+
+@app.command("webhook-secret")
+def webhook_secret(
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose webhooks.")] = DEFAULT_TENANT,
+    data_dir: DataDirOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show the secret that a tenant's webhooks are signed with."""
+    folder = data_dir or default_data_dir()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    secret = signing_secret(folder, tenant)
+    if json:
+        print_json({"tenant": tenant, "secret": secret})
+    else:
+        out.print(secret, markup=False, highlight=False, soft_wrap=True)
 
 
 def duration(text: str) -> timedelta:

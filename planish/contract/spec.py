@@ -108,6 +108,12 @@ class Files(Strict):
     student: FileId | None = None
 
 
+class Webhook(Strict):
+    """An address that gets a signed POST when the job is finished (Standard Webhooks)."""
+
+    url: str = Field(min_length=1, max_length=2000, description="https://…")
+
+
 Output = Literal["onnx", "pt2", "openvino"]
 FORMATS: dict[str, Output] = {"onnxruntime": "onnx", "openvino": "openvino", "torch": "pt2"}
 """What each runtime loads; the default of `outputs`."""
@@ -148,7 +154,7 @@ class Spec(Strict):
         default_factory=_output_of_the_runtime, min_length=1
     )
     resources: Resources = Field(default_factory=Resources)
-    webhook: None = None
+    webhook: Webhook | None = Field(None, description="Whom to tell when the job is finished.")
     files: Files | None = None
 
     @model_validator(mode="after")

@@ -103,6 +103,7 @@ class Ledger(FleetRegistry):
             _json(labels),
             _json(_files(record)),
             record.tenant,
+            int(spec.webhook is not None),
         )
         return bool(created)
 

@@ -19,10 +19,11 @@ from planish.contract.wire import PREFIX_JOB, ULID_ALPHABET
 from planish.store.commit import cancelled, commit
 from service.conditional import conditional_json, etag_of, matches
 from service.desk import Desk, desk_of
-from service.documents import check_job_id, document, document_from_files, unknown_job
+from service.documents import check_job_id, document
 from service.negotiate import wait_seconds
 from service.openapi import problems, submission_body
 from service.principal import principal_of
+from service.shown import document_from_files, unknown_job
 from service.submission import accept, idempotency_key, receive_spec
 
 router = APIRouter(tags=["jobs"])

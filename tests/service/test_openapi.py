@@ -14,6 +14,7 @@ CALLS = {
     "/jobs/{job_id}": {"get", "delete"},
     "/jobs/{job_id}/cancel": {"post"},
     "/jobs/{job_id}/events": {"get"},
+    "/jobs/{job_id}/deliveries": {"get", "post"},
     "/jobs/{job_id}/logs": {"get"},
     "/jobs/{job_id}/report": {"get"},
     "/jobs/{job_id}/artifacts": {"get"},

@@ -6,6 +6,7 @@
 -- planish:pending       zset: queued job -> when its doorbell is due, ms
 -- planish:start_by      zset: job that never started -> when it expires, ms
 -- planish:withdrawn     zset: queued job with a cancel request -> time of the request, ms
+-- planish:webhooks      zset: finished job -> when its message is due, ms
 -- planish:index:…       zset, score 0: ids by all | tenant:<t> | live:<t> | status:<s> | label:<k>=<v> (jobs) | plans
 -- planish:uses:<file>   set: live jobs that read an uploaded file
 -- planish:fence         counter over all jobs
@@ -19,6 +20,7 @@ local LEASES = PREFIX .. 'leases'
 local PENDING = PREFIX .. 'pending'
 local START_BY = PREFIX .. 'start_by'
 local WITHDRAWN = PREFIX .. 'withdrawn'
+local WEBHOOKS = PREFIX .. 'webhooks'
 local FENCE = PREFIX .. 'fence'
 local MAX_EVENTS = 10000
 local TERMINAL = { succeeded = true, failed = true, cancelled = true, expired = true }

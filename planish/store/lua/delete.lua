@@ -13,5 +13,6 @@ if kind == 'job' then
 else
   redis.call('ZREM', index_key('plans'), id)
 end
+redis.call('ZREM', WEBHOOKS, id)
 redis.call('DEL', job_key(id), events_key(id))
 return 'deleted'
