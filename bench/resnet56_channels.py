@@ -55,7 +55,6 @@ def spec(chosen: argparse.Namespace) -> Spec:
                 scope="global",
                 round_to=chosen.round_to,
                 target_macs=1 / MACS_RATIO,
-                ignore=() if chosen.thin_streams else ("*.conv2",),
             ),
             Distill(
                 method=chosen.distill,
@@ -107,10 +106,9 @@ def record(found: dict[str, JsonValue], chosen: argparse.Namespace, report: Repo
 
 def command(chosen: argparse.Namespace) -> str:
     """Return the command that runs these settings, the seed left open."""
-    streams = " --thin-streams" if chosen.thin_streams else ""
     return (
         f"OMP_NUM_THREADS=2 python bench/resnet56_channels.py --method {chosen.method} "
-        f"--round-to {chosen.round_to}{streams} --distill {chosen.distill} "
+        f"--round-to {chosen.round_to} --distill {chosen.distill} "
         f"--epochs {chosen.epochs} --lr {chosen.lr:g} --seed N"
     )
 
@@ -121,7 +119,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--method", default="magnitude")
     parser.add_argument("--round-to", type=int, default=1)
-    parser.add_argument("--thin-streams", action="store_true", help="not only inside the blocks")
     parser.add_argument("--distill", choices=("kd", "hint"), default="hint")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--lr", type=float, default=0.01)

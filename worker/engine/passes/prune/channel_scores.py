@@ -55,8 +55,9 @@ def rank(
 
     A unit's score is the mean over the weights that make, scale or read its channels of what each
     says. For the comparison of layers with each other, scores are divided by their mean over the
-    units in the same layers (Fang et al. 2023, arXiv:2301.12900), but for the two that estimate the
-    loss: those are sums of first-order terms and compare as they are.
+    units in the same layers (Fang et al. 2023, arXiv:2301.12900), and multiplied by the number of
+    layers that make the unit: a channel of a residual stream is missed in every block. The two that
+    estimate the loss are sums of first-order terms, and compare as they are.
 
     Args:
         groups: from `find_groups`.
@@ -168,7 +169,7 @@ def _scores(
 
 
 def _relative(group: ChannelGroup, scores: Tensor) -> Tensor:
-    """Divide by the mean over the units that are in the same layers."""
+    """Divide by the mean over the units in the same layers; count each layer that makes them."""
     relative = scores.clone()
     holders = [
         tuple(counts[place] > 0 for counts in group.counts.values())
@@ -176,5 +177,5 @@ def _relative(group: ChannelGroup, scores: Tensor) -> Tensor:
     ]
     for held in set(holders):
         same = torch.tensor([other == held for other in holders])
-        relative[same] = scores[same] / scores[same].mean().clamp_min(1e-30)
+        relative[same] = sum(held) * scores[same] / scores[same].mean().clamp_min(1e-30)
     return relative
