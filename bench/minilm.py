@@ -196,8 +196,10 @@ def embeddings(path: Path, test: Path) -> np.ndarray:
     """Return the embeddings of the sealed sentences, one call each, as a search would ask."""
     network = open_model(path, Settings("onnxruntime", 2))
     with np.load(test) as stored:
-        ids, mask = (stored[name].astype(np.int64) for name in ("input_ids", "attention_mask"))
-    return np.concatenate([network([ids[i : i + 1], mask[i : i + 1]])[0] for i in range(len(ids))])
+        ids, mask = stored["input_ids"], stored["attention_mask"]
+    rows = (slice(row, row + 1) for row in range(len(ids)))
+    calls = (network(input_ids=ids[row], attention_mask=mask[row]) for row in rows)
+    return np.concatenate([call["output"] for call in calls])
 
 
 def timed(model: Path, files: dict[str, Path], test: Path, tokens: int) -> dict:
