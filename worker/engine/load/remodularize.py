@@ -31,6 +31,7 @@ _CHECKS = frozenset(
 _TUPLES = frozenset(("_native_batch_norm_legit_no_training", "native_layer_norm"))
 _RECURRENT = frozenset(("lstm", "gru"))
 _COUNTER = "num_batches_tracked"
+_LAST = 2**63 - 1
 
 
 def remodularize(module: fx.GraphModule) -> fx.GraphModule:
@@ -43,6 +44,7 @@ def remodularize(module: fx.GraphModule) -> fx.GraphModule:
     _drop_run_time(graph)
     drop_batch_counters(graph)
     make_functional(graph)
+    _drop_whole_slices(graph)
     graph.eliminate_dead_code()
     tensors = {n: _fetch(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
     builder = _Builder(module, _free_name(module, FUNCTIONS), tensors)
@@ -65,6 +67,23 @@ def _drop_run_time(graph: fx.Graph) -> None:
         elif name_of(node) in _RECURRENT:
             node.kwargs = {**arguments_of(node, node.target), "train": False}
             node.args = ()
+
+
+def _drop_whole_slices(graph: fx.Graph) -> None:
+    """Take out slices from the first to the last element, as ``x[:, :, ::2]`` exports them.
+
+    They change nothing, but each costs a copy of its input's size in every backward pass.
+    """
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.aten.slice.Tensor:
+            continue
+        given = arguments_of(node, node.target)
+        source, end = given["self"], given["end"]
+        whole = given["start"] in (None, 0) and end in (None, _LAST) and given["step"] == 1
+        # A tensor that is handed out twice would have two names in a saved file.
+        if whole and not any(user.op == "output" for user in node.users):
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
 
 
 @dataclass
