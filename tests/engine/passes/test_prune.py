@@ -7,11 +7,13 @@ from torch import nn
 
 from planish.contract.errors import InvalidRecipe, NothingChanged
 from planish.contract.recipe import Prune, Quantize
+from planish.contract.spec import Target
 from tests.engine.passes.models import canonical, context, same_weights, weights, zoo_model
 from tests.zoo import seeded, small_residual_cnn, tiny_transformer
 from worker.engine.model import Model, first_output
 from worker.engine.passes import Outcome, entry_for
 from worker.engine.passes.layers import operator_name, out_channels, weighted_layers
+from worker.engine.passes.prune.alignment import preferred_multiple
 
 
 def pruned(model: Model, params: Prune, *later, seed: int = 0) -> Outcome:
@@ -238,6 +240,11 @@ def test_multiples_come_from_the_target_unless_given():
     result = pruned(model, Prune(sparsity=0.4), Quantize())
     assert result.facts["round_to"] == 16
     assert all(width % 16 == 0 for name, width in widths(result.model).items() if name != "linear")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
+def test_every_runtime_likes_sixteen_channels(runtime):
+    assert preferred_multiple(Target(runtime=runtime)) == 16
 
 
 def test_a_layer_narrower_than_a_multiple_stays_and_the_rest_is_pruned():

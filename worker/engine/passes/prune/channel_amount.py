@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -56,14 +56,15 @@ def find_amount(
 
     if params.target_macs is not None:
         whole = count_macs(cut.model)
+        wanted = params.target_macs
         found, nearest = _search(
-            cut, at, lambda model: count_macs(model) / whole, params.target_macs, HALVINGS
+            cut, at, lambda model: count_macs(model) / whole, wanted, HALVINGS, 0.0
         )
-        return _finer(cut, found, nearest, params.target_macs, whole)
+        return _finer(cut, found, nearest, wanted, whole)
     wanted = params.target_latency or 0.0
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
         timed = Timed(cut.model, ctx, Path(folder))
-        _, nearest = _search(cut, at, timed.share, wanted, MEASURED_HALVINGS)
+        _, nearest = _search(cut, at, timed.share, wanted, MEASURED_HALVINGS, CLOSE)
     facts: dict[str, JsonValue] = {
         "sparsity_found": round(nearest.sparsity, 4),
         "latency_share": round(nearest.share, 4),
@@ -73,11 +74,20 @@ def find_amount(
 
 
 def _search(
-    cut: Cut, at: Callable[[float], list[Choice]], cost: Cost, wanted: float, halvings: int
+    cut: Cut,
+    at: Callable[[float], list[Choice]],
+    cost: Cost,
+    wanted: float,
+    halvings: int,
+    near: float,
 ) -> tuple[list[Candidate], Candidate]:
-    """Halve the sparsity; return the two candidates next to the wanted share, and the nearer."""
+    """Halve the sparsity until a candidate is near; costs of equal cuts are taken once.
+
+    Returns:
+        The last candidates above and below the wanted share, and the nearest of all tried.
+    """
     low, high = 0.0, 1.0
-    above = Candidate(0.0, [], 1.0)
+    above = nearest = Candidate(0.0, at(0.0), 1.0)
     below: Candidate | None = None
     seen: dict[frozenset[int], float] = {}
     for _ in range(halvings):
@@ -87,12 +97,14 @@ def _search(
         if gone not in seen:
             seen[gone] = cost(cut.thinned(choices)) if gone else 1.0
         tried = Candidate(middle, choices, seen[gone])
+        nearest = min(nearest, tried, key=lambda c: abs(c.share - wanted))
+        if abs(tried.share - wanted) <= near * wanted:
+            break
         if tried.share > wanted:
             low, above = middle, tried
         else:
             high, below = middle, tried
-    known = [c for c in (above, below) if c is not None]
-    return known, min(known, key=lambda c: abs(c.share - wanted))
+    return [c for c in (above, below) if c is not None], nearest
 
 
 def _finer(
@@ -101,8 +113,6 @@ def _finer(
     """Mix the two candidates group by group, where rounding makes many groups jump at once."""
     if abs(nearest.share - wanted) > CLOSE * wanted and len(found) > 1:
         above, below = found
-        if not above.choices:
-            above = replace(above, choices=[replace(c, removed=()) for c in below.choices])
         for start, end in ((above, below), (below, above)):
             nearest = _mixed(cut, start, end, nearest, wanted, whole)
     facts: dict[str, JsonValue] = {
