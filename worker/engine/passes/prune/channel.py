@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 from torch import Tensor, fx, nn
@@ -66,12 +66,14 @@ def run(model: Model, params: Prune, ctx: Context) -> Outcome:
     round_to = params.round_to or preferred_multiple(ctx.spec.target)
     done = _cut(model, params, round_to, ctx)
     outcome = _outcome(model, done, params, round_to, ctx)
-    if params.recalibrate and ctx.splits is not None:
-        data = ctx.splits.calibration
-        samples = min(params.samples, len(data))
-        if recalibrate(outcome.model, data, samples, ctx.device, model, done.norms):
-            outcome.facts["recalibrated_on"] = samples
-    return outcome
+    recalibrated = (
+        params.recalibrate
+        and ctx.splits is not None
+        and recalibrate(
+            done.model, ctx.splits.calibration, params.samples, ctx.device, model, done.norms
+        )
+    )
+    return replace(outcome, facts={**outcome.facts, "recalibrated": recalibrated})
 
 
 def plan(model: Model, params: Prune, ctx: Context) -> tuple[Model, PassPlan]:
