@@ -27,6 +27,7 @@ from service.routes import (
     files,
     health,
     jobs,
+    links,
     plans,
     uploads,
 )
@@ -47,7 +48,9 @@ def app_of(desk: Desk) -> ASGIApp:
     """
     app = make_api(desk)
     shared = ShareMiddleware(app, desk.settings.shares, desk.reads, desk.quotas)
-    checked = AuditMiddleware(AuthMiddleware(shared, desk.gate, desk.owner_of), desk.audit)
+    checked = AuditMiddleware(
+        AuthMiddleware(shared, desk.gate, desk.links, desk.owner_of), desk.audit
+    )
     inner = MetricsMiddleware(checked, desk.metrics)
     return JobFastPath(
         RequestIdMiddleware(inner), desk.pipe.owned, desk.gate, desk.reads, desk.metrics
@@ -76,7 +79,18 @@ def make_api(desk: Desk) -> FastAPI:
     )
     app.state.desk = desk
     app.openapi = lambda: make_openapi(app, not desk.gate.is_open)  # type: ignore[method-assign]
-    for module in (jobs, deliveries, events, artifacts, plans, files, uploads, catalog, health):
+    for module in (
+        jobs,
+        deliveries,
+        events,
+        artifacts,
+        links,
+        plans,
+        files,
+        uploads,
+        catalog,
+        health,
+    ):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(docs_router.routes)
     _serve_openapi(app)

@@ -17,6 +17,7 @@ from planish.contract.errors import Forbidden, NotFound, PlanishError, Unauthori
 from planish.contract.wire import JOB_ID
 from planish.store.keys import KeyRecord, Keys, Scope
 from service.errors import problem_response
+from service.links import Links
 from service.principal import ANYBODY, Principal, remember
 
 # Health checks, and the documentation: it holds no data, and a browser has no key to send for it.
@@ -101,11 +102,12 @@ class AuthMiddleware:
     Args:
         app: everything behind.
         gate: knows the keys.
+        links: knows signed links, which need no key.
         owner_of: the tenant of a job, None when there is no such job.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gatekeeper, owner_of: OwnerOf) -> None:
-        self.app, self.gate, self.owner_of = app, gate, owner_of
+    def __init__(self, app: ASGIApp, gate: Gatekeeper, links: Links, owner_of: OwnerOf) -> None:
+        self.app, self.gate, self.links, self.owner_of = app, gate, links, owner_of
 
     async def __call__(self, scope: RequestScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -118,8 +120,10 @@ class AuthMiddleware:
         await self.app(scope, receive, send)
 
     async def _admit(self, scope: RequestScope) -> None:
-        sent = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
-        principal = self.gate.admit(sent, scope["method"], scope["path"])
+        principal = self.links.principal(scope["method"], scope["path"], scope["query_string"])
+        if principal is None:
+            sent = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
+            principal = self.gate.admit(sent, scope["method"], scope["path"])
         remember(scope, principal)
         job_id = scope["path"].removeprefix(_JOBS).partition("/")[0]
         if not scope["path"].startswith(_JOBS) or not JOB_ID.match(job_id) or self.gate.is_open:

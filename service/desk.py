@@ -26,6 +26,7 @@ from planish.store.pipe import Pipe
 from planish.store.quota import Quotas
 from planish.store.recovery import Recovery
 from service.auth import Gatekeeper
+from service.links import Links
 from service.metrics import Metrics
 from service.principal import principal_of
 from service.queue import Doorbell
@@ -61,6 +62,7 @@ class Desk:
         self._threads = ThreadPoolExecutor(THREADS, "desk")
         self._slots = asyncio.Semaphore(settings.max_uploads)
         self.leaving = asyncio.Event()
+        self.links = Links(store.data_dir)
         self.outbox = Outbox(client, self.files)
         self._postman = Postman(self.outbox, self.files, store.data_dir, settings.webhooks)
         self._recovery = Recovery(self.ledger, self.files, self.doorbell.ring, self.blobs)

@@ -1,4 +1,4 @@
-"""The secret that a tenant's webhooks are signed with."""
+"""Keys that are derived, each for one purpose and tenant, from one secret of the data folder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from pathlib import Path
 
 from planish.store.durable import put_new
 
-FILE = "webhook-secret"
+FILE = "signing-secret"
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the form of Standard Webhooks, no secret
 
 
-def signing_secret(root: Path, tenant: str) -> str:
-    """Return the secret that a tenant's messages are signed with, ``whsec_<base64>``.
+def derived_key(root: Path, purpose: str) -> bytes:
+    """Return 32 bytes that nobody without the data folder can know.
 
-    It is derived from one secret of the data folder, which is made when it is first asked for.
+    The secret that they come from is made when it is first asked for (mode 0600).
     """
     path = root / FILE
     if not path.exists():
         put_new(path, secrets.token_bytes(32))
-    derived = hmac.digest(path.read_bytes(), tenant.encode(), hashlib.sha256)
-    return SECRET_PREFIX + base64.b64encode(derived).decode()
+    return hmac.digest(path.read_bytes(), purpose.encode(), hashlib.sha256)
+
+
+def signing_secret(root: Path, tenant: str) -> str:
+    """Return the secret that a tenant's webhooks are signed with, ``whsec_<base64>``."""
+    return SECRET_PREFIX + base64.b64encode(derived_key(root, f"webhooks:{tenant}")).decode()

@@ -52,9 +52,9 @@ async def job_report(
 ) -> Response:
     """Read the report: `Accept: application/json` or `text/html`."""
     desk = desk_of(request)
-    result = _result(await job_of(desk, job_id))
+    job = await job_of(desk, job_id)
     name = REPORT_JSON if choose(accept, (JSON, HTML)) == JSON else REPORT_HTML
-    response = Download(await _content(desk, job_id, result, name), "inline")
+    response = Download(await _content(desk, job, name), "inline")
     response.headers["vary"] = "Accept"
     if name == REPORT_HTML:
         response.headers["content-security-policy"] = REPORT_POLICY
@@ -84,8 +84,7 @@ _BYTES = {
 async def read_artifact(request: Request, job_id: str, name: str) -> Response:
     """Download a file. Takes `Range`, `If-Range` and `If-None-Match`; sends `Repr-Digest`."""
     desk = desk_of(request)
-    result = _result(await job_of(desk, job_id))
-    return Download(await _content(desk, job_id, result, name))
+    return Download(await _content(desk, await job_of(desk, job_id), name))
 
 
 @router.get(
@@ -109,14 +108,25 @@ def _result(job: Job) -> Result:
     return job.result
 
 
-async def _content(desk: Desk, job_id: str, result: Result, name: str) -> Content:
-    """Return a file by its listed name; a name that is not in the list never becomes a path."""
-    found = next((a for a in result.artifacts if a.name == name), None)
+def artifact_of(job: Job, name: str) -> Artifact:
+    """Return an artifact by its listed name.
+
+    Raises:
+        NotFinished: the job has not succeeded.
+        NotFound: no artifact has this name.
+    """
+    found = next((a for a in _result(job).artifacts if a.name == name), None)
     if found is None:
         raise NotFound(
-            f"the job has no artifact {name[:100]!r}; GET /jobs/{job_id}/artifacts lists them"
+            f"the job has no artifact {name[:100]!r}; GET /jobs/{job.id}/artifacts lists them"
         )
-    folder = await asyncio.to_thread(desk.files.published, job_id)
+    return found
+
+
+async def _content(desk: Desk, job: Job, name: str) -> Content:
+    """Return a file by its listed name; a name that is not in the list never becomes a path."""
+    found = artifact_of(job, name)
+    folder = await asyncio.to_thread(desk.files.published, job.id)
     if folder is None:
         raise InternalError("the job's artifacts are not where they should be")
     return _described(folder, found)

@@ -19,6 +19,7 @@ CALLS = {
     "/jobs/{job_id}/report": {"get"},
     "/jobs/{job_id}/artifacts": {"get"},
     "/jobs/{job_id}/artifacts/{name}": {"get", "head"},
+    "/jobs/{job_id}/artifacts/{name}/link": {"post"},
     "/jobs/{job_id}/model": {"get"},
     "/plans": {"post"},
     "/files": {"get", "post"},
