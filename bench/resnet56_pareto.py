@@ -17,8 +17,9 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,24 +71,25 @@ class Bench:
         device = torch.device("cpu")
         return Context(self.spec, self.splits, self.original, Silent(), 0, device, 1)
 
-    def onnx(self, model: Model, name: str) -> Path:
-        """Write a model and return its file."""
+    def onnx(self, name: str, make: Callable[[], Model]) -> Path:
+        """Return the file of a model, which is made and written if it is not there yet."""
         path = self.folder / f"{name}.onnx"
-        save_onnx(model, path)
+        if not path.is_file():
+            save_onnx(make(), path)
         return path
 
-    def int8(self, model: Model, name: str) -> tuple[Path, Path]:
+    def int8(self, name: str, model: Callable[[], Model]) -> tuple[Path, Path]:
         """Return static int8 with the pass's defaults, as ONNX and as OpenVINO IR."""
         params = Quantize(samples=SAMPLES)
-        quantized = entry_for(params).run(model.clone(), params, self.context()).model
-        onnx = self.onnx(quantized, name)
+        run = entry_for(params).run
+        onnx = self.onnx(name, lambda: run(model().clone(), params, self.context()).model)
         convert(onnx, onnx.with_suffix(".xml"))
         return onnx, onnx.with_suffix(".xml")
 
 
 def contenders(bench: Bench, removed: list[int], seed: int) -> Iterator[tuple[str, Contender]]:
     """Yield the peers, each method alone, and all of them together."""
-    whole = bench.onnx(bench.original, "float")
+    whole = bench.onnx("float", lambda: bench.original)
     yield "onnxruntime float", Contender(whole, ORT)
     yield "openvino float32", Contender(whole, OPENVINO)
     yield "openvino default", Contender(whole, AS_IT_COMES)
@@ -97,18 +99,19 @@ def contenders(bench: Bench, removed: list[int], seed: int) -> Iterator[tuple[st
         ("NNCF int8", nncf_static, OPENVINO),
     ):
         path = bench.folder / f"{peer}.onnx"
-        quantizer(whole, path, shared, name)
+        if not path.is_file():
+            quantizer(whole, path, shared, name)
         yield peer, Contender(path, settings)
-    onnx, ir = bench.int8(bench.original, "int8")
+    onnx, ir = bench.int8("int8", lambda: bench.original)
     yield "int8 alone", Contender(onnx, ORT)
     yield "int8 alone, openvino", Contender(ir, OPENVINO)
     for count in removed:
-        alone, trained = (_kept(count, seed, state) for state in ("pruned", "trained"))
-        yield f"-{count} alone", Contender(bench.onnx(alone, f"p{count}"), ORT)
-        plain = bench.onnx(trained, f"pd{count}")
+        pruned, trained = (partial(_kept, count, seed, state) for state in ("pruned", "trained"))
+        yield f"-{count} alone", Contender(bench.onnx(f"p{count}", pruned), ORT)
+        plain = bench.onnx(f"pd{count}", trained)
         yield f"-{count} × distill", Contender(plain, ORT)
         yield f"-{count} × distill, openvino", Contender(plain, OPENVINO)
-        onnx, ir = bench.int8(trained, f"pdq{count}")
+        onnx, ir = bench.int8(f"pdq{count}", trained)
         yield f"-{count} × distill × int8", Contender(onnx, ORT)
         yield f"-{count} × distill × int8, openvino", Contender(ir, OPENVINO)
 
@@ -147,18 +150,25 @@ def _dominates(one: dict, other: dict) -> bool:
 def main() -> int:
     """Run everything; return 1 when no contender reaches the goals."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--removed", type=int, nargs="+", default=[5, 9])
+    parser.add_argument("--removed", type=int, nargs="*", default=[5, 9])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--files", type=Path, help="folder whose files are used, or made there")
+    parser.add_argument("--only-files", action="store_true", help="make them and measure later")
     chosen = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
     spec = NET.spec(({"op": "quantize"},))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = chosen.files or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         original = NET.load(spec)
-        splits = splits_of(NET, original, spec, folds(NET)[0], Path(folder))
-        bench = Bench(spec, splits, original, Path(folder))
-        rows = measure(bench, dict(contenders(bench, chosen.removed, chosen.seed)), chosen.rounds)
+        splits = splits_of(NET, original, spec, folds(NET)[0], folder)
+        bench = Bench(spec, splits, original, folder)
+        sides = dict(contenders(bench, chosen.removed, chosen.seed))
+        if chosen.only_files:
+            return 0
+        rows = measure(bench, sides, chosen.rounds)
     for name, row in rows.items():
         front = "front" if row["on_the_front"] else ""
         print(
