@@ -55,6 +55,8 @@ def test_slow_int8_names_its_reasons() -> None:
     )
     assert "no int8 dot products" in said(report)
     assert "Dynamic int8" in said(report)
+    packed = dynamic.model_copy(update={"facts": {"mode": "weight_only"}})
+    assert "save bytes" in said(report.model_copy(update={"passes": (packed,)}))
 
 
 def test_accuracy_loss_beyond_chance_is_said_even_when_small() -> None:

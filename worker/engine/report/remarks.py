@@ -65,6 +65,8 @@ def _slow_reasons(report: Report) -> Iterator[str]:
         yield "This processor has no int8 dot products (VNNI, AMX, i8mm)."
     if "quantize" in ops and ops["quantize"].facts.get("mode") == "dynamic":
         yield "Dynamic int8 quantizes activations in every call, which costs small models time."
+    if "quantize" in ops and ops["quantize"].facts.get("mode") == "weight_only":
+        yield "Weights alone in integers save bytes: they are turned into floats to compute with."
     if not ops.keys() & {"prune", "quantize"}:
         yield "No pass of the recipe reduces the work of a call."
     latency = report.baseline.latency_ms
