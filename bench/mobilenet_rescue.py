@@ -106,7 +106,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
     for name in options.data:
-        result["tasks"][name] = collapse_and_rescue(name, options.seeds)
+        result["tasks"].setdefault(name, {}).update(collapse_and_rescue(name, options.seeds))
         cases = [case for each in result["tasks"].values() for case in each.values()]
         result["floor_points"], result["powers"] = FLOOR, POWERS
         result["met"] = all(case["points"]["default"] <= FLOOR for case in cases)
