@@ -1,7 +1,7 @@
 """What a teacher is worth: ResNet-20 from random weights, with and without ResNet-56.
 
-    .venv/bin/python bench/kd_gain.py [--seeds 0 1 2] [--epochs 8] [--lr 0.1] [--method kd]
-                                      [--checkpoints DIR]
+    .venv/bin/python bench/kd_gain.py [--seeds 0 1 2] [--epochs 8] [--lr 0.1] [--batch-size 128]
+                                      [--method kd] [--checkpoints DIR]
 
 Both runs of a seed start at the same weights and see the same 5,400 images in the same order, with
 the same rates, for the same number of epochs; one learns from the teacher and the labels, the
@@ -156,6 +156,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--method", default="kd")
     parser.add_argument("--checkpoints", type=Path)
     chosen = parser.parse_args()
@@ -163,9 +164,18 @@ def main() -> int:
     if chosen.checkpoints is not None:
         chosen.checkpoints.mkdir(parents=True, exist_ok=True)
     train = Train(
-        epochs=chosen.epochs, lr=chosen.lr, augment="crop_flip", checkpoint_every_seconds=30
+        epochs=chosen.epochs,
+        lr=chosen.lr,
+        batch_size=chosen.batch_size,
+        augment="crop_flip",
+        checkpoint_every_seconds=30,
     )
-    settings = {"method": chosen.method, "epochs": chosen.epochs, "lr": chosen.lr}
+    settings = {
+        "method": chosen.method,
+        "epochs": chosen.epochs,
+        "lr": chosen.lr,
+        "batch-size": chosen.batch_size,
+    }
     with tempfile.TemporaryDirectory() as folder:
         teacher, splits = load(shared, Path(folder))
         bench = Bench(teacher, splits, train, chosen.method, chosen.checkpoints)
