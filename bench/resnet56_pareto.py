@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -181,6 +182,7 @@ def main() -> int:
         "goals": dict(GOALS),
         "met_by": list(met),
         "contenders": rows,
+        "load_average": round(os.getloadavg()[0], 1),
         "environment": describe_environment(Target(threads=THREADS), 0, "float32"),
     }
     RESULT.parent.mkdir(exist_ok=True)
