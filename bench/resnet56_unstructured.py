@@ -89,12 +89,12 @@ def figures(report: Report, sparsity: float, seconds: float) -> dict[str, JsonVa
     """Return what one run found."""
     before, after = report.baseline, report.optimized
     sizes = before.compressed_bytes or 0, after.compressed_bytes or 1
-    drop = (before.metric.value or 0) - (after.metric.value or 0)
+    drop = round((before.metric.value or 0) - (after.metric.value or 0), 5)
     to_file, to_compressed = before.size_bytes / sizes[1], sizes[0] / sizes[1]
     most, least = GOALS[sparsity]
     return {
         "accuracy": [before.metric.value, after.metric.value],
-        "drop": round(drop, 5),
+        "drop": drop,
         "nonzero_params": [before.nonzero_params, after.nonzero_params],
         "size_bytes": [before.size_bytes, after.size_bytes],
         "compressed_bytes": [before.compressed_bytes, after.compressed_bytes],
@@ -104,7 +104,7 @@ def figures(report: Report, sparsity: float, seconds: float) -> dict[str, JsonVa
         "validation_accuracy": report.passes[-1].facts.get("validation_accuracy"),
         "best_epoch": report.passes[-1].facts.get("best_epoch"),
         "job_seconds": round(seconds),
-        "met": drop <= most and min(to_file, to_compressed) >= least,
+        "met": round(drop, 6) <= most and min(to_file, to_compressed) >= least,
     }
 
 

@@ -22,7 +22,7 @@ from planish.store.connection import connect
 from planish.store.durable import make_private
 from planish.store.server_binary import ServerBinary, find_server
 
-MAX_SOCKET_PATH = 107  # bytes; sockaddr_un holds 108 with its NUL
+MAX_SOCKET_PATH = 100  # bytes; sockaddr_un holds 108, and servers need some of them themselves
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
 BACKOFF_SECONDS = (0.1, 5.0)
