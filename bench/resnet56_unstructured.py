@@ -104,7 +104,7 @@ def figures(report: Report, sparsity: float, seconds: float) -> dict[str, JsonVa
         "validation_accuracy": report.passes[-1].facts.get("validation_accuracy"),
         "best_epoch": report.passes[-1].facts.get("best_epoch"),
         "job_seconds": round(seconds),
-        "met": round(drop, 6) <= most and min(to_file, to_compressed) >= least,
+        "met": drop <= most and min(to_file, to_compressed) >= least,
     }
 
 
