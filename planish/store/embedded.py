@@ -22,7 +22,7 @@ from planish.store.connection import connect
 from planish.store.durable import make_private
 from planish.store.server_binary import ServerBinary, find_server
 
-MAX_SOCKET_PATH = 100  # bytes; sockaddr_un holds 108, and servers need some of them themselves
+MAX_SOCKET_PATH = 107  # bytes; sockaddr_un holds 108 with its NUL
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
 BACKOFF_SECONDS = (0.1, 5.0)
@@ -238,13 +238,24 @@ def socket_path(folder: Path) -> Path:
     direct = folder / "redis.sock"
     if len(os.fsencode(direct)) <= MAX_SOCKET_PATH:
         return direct
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    short = make_private(base / f"planish-{os.getuid()}-{digest}")
+    name = f"planish-{os.getuid()}-{digest}"
+    short = make_private(_short_base(name) / name)
     status = short.lstat()
     if short.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise Unavailable(f"{short} belongs to somebody else; remove it or set XDG_RUNTIME_DIR")
     return short / "redis.sock"
+
+
+def _short_base(name: str) -> Path:
+    """Return the first folder for temporary things in which a socket's path is short enough."""
+    bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp")  # noqa: S108
+    fitting = (
+        Path(base)
+        for base in bases
+        if base and len(os.fsencode(Path(base) / name / "redis.sock")) <= MAX_SOCKET_PATH
+    )
+    return next(fitting)
 
 
 def _ask_to_end(url: str) -> None:

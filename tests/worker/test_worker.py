@@ -243,7 +243,7 @@ def test_training_goes_on_from_its_checkpoint_when_the_child_was_killed(fleet: F
     log = fleet.house.files.log(job_id)
     assert log is not None
     assert "distill goes on from its checkpoint at epoch" in log.read_text()
-    assert epochs()[before] > 2  # it did not start over
+    assert epochs()[before] > 1  # it did not start over
     fleet.house.ledger.request_cancel(job_id)
     assert fleet.finish(job_id).status is JobStatus.CANCELLED
     assert not checkpoints.exists()
