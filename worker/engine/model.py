@@ -64,8 +64,9 @@ class Model:
     precision: torch.dtype = torch.float32
 
     def example(self, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
-        """Return seeded normal noise (floats) or zeros (integers, booleans) of the input shapes;
-        ones for attention masks.
+        """Return seeded normal noise (floats) or zeros (integers, booleans) of the input shapes.
+
+        Attention masks are ones: they show everything.
 
         Args:
             batch: size of every symbolic dimension; 2, because export bakes a batch of 1 in.
