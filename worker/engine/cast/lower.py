@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from worker.engine.passes.layers import layer_of
+from worker.engine.quantize.nodes import attribute
 
 
 def lower(
@@ -75,7 +76,7 @@ class _Lowering:
             if node.op == "placeholder":
                 self.values[node] = next(inputs)
             elif node.op == "get_attr":
-                self.values[node] = _fetch(self.module, str(node.target))
+                self.values[node] = attribute(self.module, str(node.target))
             elif node.op == "output":
                 self._cast_inputs(node, torch.float32)
             else:
@@ -134,10 +135,3 @@ class _Lowering:
 
 def _floats(layer: nn.Module) -> Iterator[Tensor]:
     return (t for t in (*layer.parameters(), *layer.buffers()) if t.is_floating_point())
-
-
-def _fetch(module: nn.Module, path: str) -> object:
-    found: object = module
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found

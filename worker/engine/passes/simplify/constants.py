@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from planish.contract.report import LayerChanged
 from worker.engine.passes.layers import operator_name
+from worker.engine.quantize.nodes import attribute
 
 MAX_GROWTH = 1 << 20
 """Bytes that one folded constant may add to the file."""
@@ -40,7 +41,7 @@ def _constants(module: fx.GraphModule) -> dict[fx.Node, Tensor]:
     values: dict[fx.Node, Tensor] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
-            found = _attribute(module, str(node.target))
+            found = attribute(module, str(node.target))
             if isinstance(found, Tensor) and not found.requires_grad and not _written(node):
                 values[node] = found
         elif _foldable(node) and all(source in values for source in node.all_input_nodes):
@@ -80,10 +81,3 @@ def _compute(node: fx.Node, values: dict[fx.Node, Tensor]) -> Tensor | None:
 
 def _read_bytes(node: fx.Node, values: dict[fx.Node, Tensor]) -> int:
     return sum(values[source].nbytes for source in node.all_input_nodes)
-
-
-def _attribute(module: nn.Module, path: str) -> object:
-    found: object = module
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    return found
