@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from planish.contract.errors import MissingDependency
 from planish.contract.recipe import Cast, Params, Quantize
+from tests.conftest import ROOT
 from tests.engine.passes.models import context, noise_splits, zoo_model
 from worker.engine.measure.opened import Settings, open_model
 from worker.engine.measure.reload import check_reload
@@ -52,7 +54,7 @@ def test_a_static_int8_ir_computes_in_integers(tmp_path: Path) -> None:
     model = int8(original)
     save_openvino(model, tmp_path / "model.xml")
     assert openvino_float_layers(tmp_path / "model.xml") == ()
-    assert set(openvino_float_layers(tmp_path / "float.xml")) >= {"conv1", "head"} or True
+    assert len(openvino_float_layers(tmp_path / "float.xml")) >= 3
     assert check_reload(model, [tmp_path / "model.xml"], threads=1).ok
 
 
@@ -91,3 +93,20 @@ def test_without_openvino_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingDependency, match=r"planish\[openvino\]"):
         save_openvino(zoo_model("mlp"), tmp_path / "model.xml")
+
+
+def test_a_model_dropped_by_another_thread_leaves_signals_their_stack(tmp_path: Path) -> None:
+    """A CPU plugin that goes takes the signal stack with it; the next SIGCHLD would kill us."""
+    save_openvino(zoo_model("small_residual_cnn"), tmp_path / "model.xml")
+    source = (
+        "import signal, subprocess, sys, threading\n"
+        "from pathlib import Path\n"
+        "from worker.engine.save.standalone import load\n"
+        "held = [load(Path(sys.argv[1]))]\n"
+        "signal.signal(signal.SIGCHLD, lambda number, frame: None)\n"
+        "thread = threading.Thread(target=held.clear)\n"
+        "thread.start(), thread.join()\n"
+        "subprocess.run(['true'])\n"
+    )
+    command = [sys.executable, "-c", source, str(tmp_path / "model.xml")]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from worker.engine.save.standalone import openvino_core
+
 _PRODUCTS = {"Convolution", "FullyConnected", "MatMul", "Deconvolution", "GroupConvolution"}
 _INTEGERS = {"u8", "i8"}
 
@@ -14,9 +16,8 @@ def openvino_float_layers(path: Path) -> tuple[str, ...]:
     Args:
         path: the `.xml` of an IR; its nodes have the names that the ONNX writer gave: the layers'.
     """
-    import openvino
-
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino_core().compile_model(str(path), "CPU", settings)
     found = []
     for node in compiled.get_runtime_model().get_ops():
         notes = node.get_rt_info()

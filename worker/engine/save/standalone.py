@@ -10,6 +10,7 @@ A `.onnx` file needs numpy and onnxruntime, an `.xml` file (with its `.bin`) num
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -140,15 +141,26 @@ def _numpy_type(onnx_type: str) -> str:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
+@functools.cache
+def openvino_core() -> Any:  # noqa: ANN401  # openvino is imported only where it is used
+    """Return the one core of this process, never dropped.
+
+    Its CPU plugin gives the thread that first uses it a signal stack, and unmaps that stack when
+    the plugin goes, be it on another thread: the next signal then kills the process (openvino
+    2026.4, sigstack_manager.cpp).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _open_openvino(
     path: Path,
     threads: int | None,
     shapes: Sequence[Sequence[int]] | None,
     options: Mapping[str, str],
 ) -> Network:
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(str(path))
     inputs = [
         Input(
