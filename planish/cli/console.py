@@ -15,12 +15,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from planish.client.sync import Client
+from planish.client.upload import RESUMABLE_BYTES
 from planish.contract.errors import PlanishError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 UrlOption = Annotated[
     str | None,
     typer.Option("--url", envvar="PLANISH_URL", help="Server; default http://127.0.0.1:8000."),
+]
+ResumableFlag = Annotated[
+    bool,
+    typer.Option("--resumable", help="Send files of every size in pieces that survive restarts."),
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job id.")]
 
@@ -29,9 +34,14 @@ out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty()
 err = Console(stderr=True, highlight=False)
 
 
-def connect(url: str | None) -> Client:
-    """Return a client for a command; the key comes from ``PLANISH_API_KEY``."""
-    return Client(url)
+def connect(url: str | None, *, resumable: bool = False) -> Client:
+    """Return a client for a command; the key comes from ``PLANISH_API_KEY``.
+
+    Args:
+        url: of the server.
+        resumable: send files of every size in pieces.
+    """
+    return Client(url, resumable_bytes=0 if resumable else RESUMABLE_BYTES)
 
 
 def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from planish.cli.console import (
     JsonFlag,
+    ResumableFlag,
     UrlOption,
     connect,
     out,
@@ -42,9 +43,17 @@ def list_files(
 
 
 @app.command()
-def upload(paths: Paths, url: UrlOption = None, json: JsonFlag = False) -> None:
-    """Upload files of any size; what the server has already is not sent again."""
-    with connect(url) as client, Transfers() as transfers:
+def upload(
+    paths: Paths,
+    resumable: ResumableFlag = False,
+    url: UrlOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Upload files of any size; what the server has already is not sent again.
+
+    Files of 64 MiB or more go on where they were when a connection or this command breaks off.
+    """
+    with connect(url, resumable=resumable) as client, Transfers() as transfers:
         found = [client.upload(path, transfers) for path in paths]
     if json:
         print_json(found)

@@ -12,6 +12,7 @@ from planish.cli.comparison import faster, print_comparison
 from planish.cli.console import (
     JobId,
     JsonFlag,
+    ResumableFlag,
     UrlOption,
     connect,
     out,
@@ -73,6 +74,7 @@ def submit(
     name: NameOption = None,
     label: LabelOption = None,
     idempotency_key: KeyOption = None,
+    resumable: ResumableFlag = False,
     url: UrlOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -87,7 +89,7 @@ def submit(
         name=name,
         labels=label,
     )
-    with connect(url) as client, Transfers() as transfers:
+    with connect(url, resumable=resumable) as client, Transfers() as transfers:
         job = client.submit(
             whole, sources, idempotency_key=idempotency_key, progress=transfers
         ).document

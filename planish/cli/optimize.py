@@ -11,7 +11,16 @@ from typing import Annotated
 import typer
 
 from planish.cli.comparison import print_comparison
-from planish.cli.console import JsonFlag, UrlOption, connect, err, out, print_json, say
+from planish.cli.console import (
+    JsonFlag,
+    ResumableFlag,
+    UrlOption,
+    connect,
+    err,
+    out,
+    print_json,
+    say,
+)
 from planish.cli.exits import exit_of_job
 from planish.cli.inputs import (
     ArchConfigOption,
@@ -69,6 +78,7 @@ def optimize(
     label: LabelOption = None,
     output: FolderOption = None,
     timeout: TimeoutOption = None,
+    resumable: ResumableFlag = False,
     url: UrlOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -87,7 +97,7 @@ def optimize(
         labels=label,
     )
     folder = output or Path(f"{Path(model).stem.replace(':', '-')}-planish")
-    with server(url) as client:
+    with server(url, resumable=resumable) as client:
         job = run_job(client, whole, sources, timeout, print_final=json)
         report = fetch(client, job, folder)
     verification = check(folder)
@@ -111,10 +121,10 @@ def optimize(
 
 
 @contextlib.contextmanager
-def server(url: str | None) -> Iterator[Client]:
+def server(url: str | None, *, resumable: bool = False) -> Iterator[Client]:
     """Yield a client of the named server, or of one that lives as long as this block."""
     if url is not None:
-        with connect(url) as client:
+        with connect(url, resumable=resumable) as client:
             try:
                 yield client
             except KeyboardInterrupt:

@@ -76,6 +76,7 @@ def query_of(request: Request) -> dict[str, str | list[str]]:
 def pieces(body: FileBody) -> Iterator[bytes]:
     """Read a file body, exactly `size` bytes of it."""
     with body.path.open("rb") as file:
+        file.seek(body.start)
         sent = 0
         while piece := file.read(min(UPLOAD_BYTES, body.size - sent)):
             yield piece
@@ -87,6 +88,7 @@ async def pieces_async(body: FileBody) -> AsyncIterator[bytes]:
     """Read a file body in a thread."""
     file: BinaryIO = await asyncio.to_thread(open, body.path, "rb")
     with file:
+        file.seek(body.start)
         sent = 0
         while piece := await asyncio.to_thread(file.read, min(UPLOAD_BYTES, body.size - sent)):
             yield piece

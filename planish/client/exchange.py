@@ -28,11 +28,13 @@ class FileBody:
         path: the file.
         size: bytes of it to send.
         report: called with the number of bytes sent so far.
+        start: the first byte to send.
     """
 
     path: Path
     size: int
     report: Callable[[int], None]
+    start: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from pydantic import JsonValue, ValidationError
 
 from planish.client.calls import make_plan, new_key, submit_job
 from planish.client.exchange import Flow
-from planish.client.transfer import OnTransfer
-from planish.client.upload import Sources, upload_all
+from planish.client.upload import Sources, Uploading, upload_all
 from planish.contract.errors import InvalidSpec
 from planish.contract.job import Job
 from planish.contract.recipe import Params
@@ -91,16 +90,16 @@ def build_spec(recipe: RecipeSteps, fields: SpecFields) -> Spec:
         raise InvalidSpec("; ".join(f"{e.pointer}: {e.detail}" for e in errors), errors) from None
 
 
-def submit(spec: Spec, sources: Sources, key: str | None, progress: OnTransfer) -> Flow[Job]:
+def submit(spec: Spec, sources: Sources, key: str | None, how: Uploading) -> Flow[Job]:
     """Upload what is missing, then submit; the Idempotency-Key makes every repetition safe."""
-    files = yield from upload_all(sources, progress)
+    files = yield from upload_all(sources, how)
     whole = spec.model_copy(update={"files": files})
     return (yield from submit_job(whole, key or new_key()).run())
 
 
-def plan(spec: Spec, sources: Sources, progress: OnTransfer) -> Flow[Plan]:
+def plan(spec: Spec, sources: Sources, how: Uploading) -> Flow[Plan]:
     """Upload what is missing, then ask for the dry run."""
-    files = yield from upload_all(sources, progress)
+    files = yield from upload_all(sources, how)
     return (yield from make_plan(spec.model_copy(update={"files": files})).run())
 
 

@@ -38,9 +38,10 @@ from planish.client.exchange import (
 )
 from planish.client.flows import cancel, each_file, each_job
 from planish.client.job import JobHandle
+from planish.client.remember import Memory
 from planish.client.submit import RecipeSteps, SpecFields, build_spec, plan, submit
 from planish.client.transfer import OnTransfer, ignore
-from planish.client.upload import FileSource, Sources, upload
+from planish.client.upload import RESUMABLE_BYTES, FileSource, Sources, Uploading, upload
 from planish.client.wait import OnChange, wait
 from planish.contract.catalog import ArchitectureInfo, PassInfo
 from planish.contract.job import Event, FileInfo, Job
@@ -56,15 +57,25 @@ class Client:
     Args:
         url: where it is; None takes ``PLANISH_URL``, else ``http://127.0.0.1:8000``.
         api_key: None takes ``PLANISH_API_KEY``; not needed on loopback.
+        resumable_bytes: files of this size or more are sent in pieces, and go on where they were
+            when a connection breaks or a program is started again; 0 for all files.
 
     Every method raises the classes of `planish.contract.errors`; `ServerUnreachable` when there is
     no answer, after several tries of what may be repeated. Use it as a context manager or call
     `close`. One client may serve several threads.
     """
 
-    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        resumable_bytes: int = RESUMABLE_BYTES,
+    ) -> None:
         address = Address(url, api_key)
         self.url = str(address.url).rstrip("/")
+        self._memory = Memory(self.url, address.headers.get("Authorization"))
+        self._resumable_bytes = resumable_bytes
         self._http = httpx.Client(
             base_url=address.url, headers=address.headers, trust_env=address.trust_env
         )
@@ -120,7 +131,9 @@ class Client:
         progress: OnTransfer = ignore,
     ) -> JobHandle:
         """Submit a whole spec. The same `idempotency_key` always gives the same job."""
-        return JobHandle(self, self._run(submit(spec, sources, idempotency_key, progress)))
+        return JobHandle(
+            self, self._run(submit(spec, sources, idempotency_key, self._how(progress)))
+        )
 
     def plan(
         self,
@@ -140,7 +153,7 @@ class Client:
 
     def plan_spec(self, spec: Spec, sources: Sources, *, progress: OnTransfer = ignore) -> Plan:
         """Like `plan`, for a whole spec."""
-        return self._run(plan(spec, sources, progress))
+        return self._run(plan(spec, sources, self._how(progress)))
 
     def job(self, job_id: str) -> JobHandle:
         """Return a job by its id."""
@@ -219,7 +232,7 @@ class Client:
 
     def upload(self, path: FileSource, progress: OnTransfer = ignore) -> FileInfo:
         """Upload a file of any size, unless the server has its content."""
-        return self._run(upload(Path(path), progress))
+        return self._run(upload(Path(path), self._how(progress)))
 
     def files(self, limit: int | None = None) -> Iterator[FileInfo]:
         """Iterate over uploaded files, newest first."""
@@ -240,6 +253,9 @@ class Client:
     def health(self) -> bool:
         """Return True when the server answers; raises `ServerUnreachable` otherwise."""
         return self._run(calls.get_health().run())
+
+    def _how(self, progress: OnTransfer) -> Uploading:
+        return Uploading(self._memory, progress, self._resumable_bytes)
 
     def _run(self, flow: Flow[T]) -> T:
         running, performer = Running(flow), _Performer(self._http)

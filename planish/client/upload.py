@@ -11,17 +11,36 @@ from typing import BinaryIO
 
 from planish.client.calls import has_file, send_file
 from planish.client.exchange import FileBody, Flow, work
+from planish.client.remember import Memory
+from planish.client.resumable import Whole, send_in_pieces
 from planish.client.retry import answered
 from planish.client.transfer import OnTransfer, Transfer
-from planish.contract.errors import MissingPart, NotFound
+from planish.contract.errors import MissingPart, NotFound, UploadExpired
 from planish.contract.job import FileInfo
 from planish.contract.spec import PARTS, Files
 
 PREFIX = "sha256:"
 HASH_BYTES = 64 << 20
 READ_BYTES = 1 << 20
+RESUMABLE_BYTES = 64 << 20
 
 FileSource = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Uploading:
+    """How files are sent.
+
+    Attributes:
+        memory: of unfinished uploads.
+        progress: told how far each file is.
+        resumable_bytes: files of this size or more go in pieces that survive broken connections
+            and restarts; smaller ones in one request.
+    """
+
+    memory: Memory
+    progress: OnTransfer
+    resumable_bytes: int = RESUMABLE_BYTES
 
 
 @dataclass(frozen=True)
@@ -39,7 +58,7 @@ class Sources:
         return {part: source for part in PARTS if (source := getattr(self, part)) is not None}
 
 
-def upload_all(sources: Sources, progress: OnTransfer) -> Flow[Files]:
+def upload_all(sources: Sources, how: Uploading) -> Flow[Files]:
     """Upload what is not on the server yet; return the ids.
 
     Raises:
@@ -54,11 +73,11 @@ def upload_all(sources: Sources, progress: OnTransfer) -> Flow[Files]:
         if is_id(source):
             ids[part] = str(source)
         else:
-            ids[part] = (yield from upload(Path(source), progress)).id
+            ids[part] = (yield from upload(Path(source), how)).id
     return Files.model_validate(ids)
 
 
-def upload(path: Path, progress: OnTransfer) -> Flow[FileInfo]:
+def upload(path: Path, how: Uploading) -> Flow[FileInfo]:
     """Hash a file, ask for it, send it when the server does not have it.
 
     Raises:
@@ -66,16 +85,29 @@ def upload(path: Path, progress: OnTransfer) -> Flow[FileInfo]:
         DigestMismatch: the file changed between hashing and sending.
     """
     _check_file("file", path)
+    progress = how.progress
     sha256, size = yield from _sha256_of(path, progress)
     file_id = PREFIX + sha256
     if (yield from _is_there(file_id)):
         progress(Transfer(path.name, "present", size, size))
+        return FileInfo(id=file_id, size=size, name=path.name)
+    if size >= how.resumable_bytes:
+        yield from _in_pieces(Whole(path, file_id, size), how)
         return FileInfo(id=file_id, size=size, name=path.name)
 
     def report(done: int) -> None:
         progress(Transfer(path.name, "upload", done, size))
 
     return (yield from send_file(path.name, sha256, FileBody(path, size, report)).run())
+
+
+def _in_pieces(whole: Whole, how: Uploading) -> Flow[None]:
+    """Send a large file; when its upload is forgotten meanwhile, once more from the start."""
+    try:
+        yield from send_in_pieces(whole, how.memory, how.progress)
+    except (NotFound, UploadExpired):
+        if not (yield from _is_there(whole.file_id)):
+            yield from send_in_pieces(whole, how.memory, how.progress)
 
 
 def is_id(source: FileSource) -> bool:
