@@ -4,25 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planish.contract.report import Fidelity, Tuning
-from planish.contract.spec import Target
-from worker.engine.load.data import Dataset, synthetic
+from planish.contract.spec import Spec, Target
+from worker.engine.load.data import Dataset, Splits, synthetic
 from worker.engine.measure.fidelity import FidelityMeter
 from worker.engine.measure.latency import Contender, SideTimes, compare_latency, paired_ratio
 from worker.engine.measure.opened import Settings
 from worker.engine.measure.outputs import stream_outputs
 from worker.engine.measure.tune import LARGEST_BATCH, tune
-from worker.engine.prepare import Prepared
+from worker.engine.model import AnyModel
 from worker.engine.progress import Progress
 from worker.engine.report.quality import Quality, Samples, make_judge
 
 SYNTHETIC_SAMPLES = 256
 _TUNING_FROM = 0.9
 _LATENCY_FROM = 0.4  # share of the stage that the outputs over the samples take
+
+
+class Compared(Protocol):
+    """A job whose sides are compared; see `worker.engine.prepare.Prepared`."""
+
+    @property
+    def spec(self) -> Spec:
+        """What was asked for."""
+
+    @property
+    def splits(self) -> Splits | None:
+        """The data's parts."""
+
+    @property
+    def original(self) -> AnyModel:
+        """The baseline."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class Comparison:
 
 
 def compare_sides(
-    prepared: Prepared, baseline: Path, optimized: Path, progress: Progress
+    prepared: Compared, baseline: Path, optimized: Path, progress: Progress
 ) -> Comparison:
     """Run the files of both sides over the sealed samples, then time them in turns.
 
@@ -94,7 +111,7 @@ def runtime_settings(target: Target) -> Settings:
 
 
 def _answers(
-    prepared: Prepared, samples: Dataset, baseline: Path, optimized: Path, progress: Progress
+    prepared: Compared, samples: Dataset, baseline: Path, optimized: Path, progress: Progress
 ) -> tuple[Quality, Fidelity]:
     """Let both sides answer batch by batch: a language model's outputs are too large to hold."""
     spec = prepared.spec
@@ -115,7 +132,7 @@ def _answers(
     return judge.quality(), meter.result()
 
 
-def _kind(prepared: Prepared, sealed: Dataset | None) -> Samples:
+def _kind(prepared: Compared, sealed: Dataset | None) -> Samples:
     if prepared.splits is None:
         return "no_data"
     if not sealed:
@@ -124,7 +141,7 @@ def _kind(prepared: Prepared, sealed: Dataset | None) -> Samples:
     return "unlabelled" if unlabelled else "labelled"
 
 
-def one_call(prepared: Prepared, samples: Dataset, batch: int) -> dict[str, NDArray[np.generic]]:
+def one_call(prepared: Compared, samples: Dataset, batch: int) -> dict[str, NDArray[np.generic]]:
     """Return the inputs of one call with `batch` samples, repeated where there are too few."""
     inputs, _ = samples.prepare(np.arange(batch) % len(samples))
     names = (spec.name for spec in prepared.original.inputs)

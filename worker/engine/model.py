@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -47,6 +48,23 @@ class Quantization:
     kept_float: tuple[str, ...] = ()
 
 
+class AnyModel(Protocol):
+    """What data must fit, and what answers: a `Model`, or an uploaded ONNX graph."""
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What it takes."""
+
+    def example(self, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
+        """Return seeded inputs."""
+
+    def answer(self) -> Tensor:
+        """Return the first output for the default example."""
+
+    def tables(self) -> Mapping[str, tuple[str, int]]:
+        """Return the inputs that are looked up in a table: its name and how many rows it has."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A network in canonical form.
@@ -73,7 +91,23 @@ class Model:
             seed: same seed, same values.
         """
         generator = torch.Generator().manual_seed(seed)
-        return tuple(_sample(spec, batch, generator) for spec in self.inputs)
+        return tuple(sample_of(spec, batch, generator) for spec in self.inputs)
+
+    def answer(self) -> Tensor:
+        """Return the first output for the default example."""
+        with torch.no_grad():
+            return first_output(self.module(*self.example()))
+
+    def tables(self) -> Mapping[str, tuple[str, int]]:
+        """Return the inputs that are looked up in an embedding: its name and number of rows."""
+        found: dict[str, tuple[str, int]] = {}
+        nodes = self.module.graph.find_nodes(op="placeholder")
+        for given, node in zip(self.inputs, nodes, strict=True):
+            for user in node.users:
+                layer = self.module.get_submodule(user.target) if user.op == "call_module" else None
+                if isinstance(layer, nn.Embedding):
+                    found[given.name] = str(user.target), layer.num_embeddings
+        return found
 
     def with_module(self, module: fx.GraphModule) -> Model:
         """Return the same model with another graph."""
@@ -97,7 +131,8 @@ def keep_persistence(source: nn.Module, copied: fx.GraphModule) -> fx.GraphModul
     return copied
 
 
-def _sample(spec: InputSpec, batch: int, generator: torch.Generator) -> Tensor:
+def sample_of(spec: InputSpec, batch: int, generator: torch.Generator) -> Tensor:
+    """Return seeded values for one input; see `Model.example`."""
     shape = [batch if isinstance(size, str) else size for size in spec.shape]
     if spec.dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(spec.dtype)

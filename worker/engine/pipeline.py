@@ -14,17 +14,20 @@ from planish.contract.job import EventType
 from planish.contract.recipe import op_of
 from planish.contract.report import Reload, Report
 from planish.contract.spec import FORMATS, Target
+from planish.gate.parts import riders_of
 from worker.engine.comparison import Comparison, compare_sides
 from worker.engine.controls import judged
+from worker.engine.measure.macs import count_macs
 from worker.engine.measure.reload import check_reload
 from worker.engine.measure.runtime_graph import read_runtime_graph
 from worker.engine.measure.runtime_graph_openvino import openvino_float_layers
+from worker.engine.measure.size import count_parameters
 from worker.engine.model import Model
 from worker.engine.planning import make_plan
 from worker.engine.prepare import JobInputs, Prepared, prepare
 from worker.engine.progress import Progress
 from worker.engine.publish import Files, export, publish
-from worker.engine.report.build import Findings, build_report, measured_sides
+from worker.engine.report.build import Amount, Findings, build_report, measured_sides
 from worker.engine.report.layers import float_by_mistake, layer_sizes, layer_table
 from worker.engine.report.result import main_output
 from worker.engine.stages import Stages, Worked, run_passes
@@ -75,7 +78,7 @@ def _run(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Progress) ->
     report = build_report(_findings(inputs, prepared, worked, before, after, compared, reload))
     for warning in report.warnings:
         progress.event(EventType.WARNING, {"message": warning})
-    publish(out_dir, after, report, spec)
+    publish(out_dir, after, report, spec, riders_of(inputs.student or inputs.model))
     return report
 
 
@@ -92,7 +95,7 @@ def _findings(
     main = main_output(spec.outputs, spec.target.runtime)
     sealed = prepared.splits.sealed if prepared.splits else None
     baseline, optimized = measured_sides(
-        (prepared.original, worked.model),
+        (_amount(prepared.original), _amount(worked.model)),
         (before[main], after[main]),
         (compared.baseline, compared.optimized),
     )
@@ -114,6 +117,10 @@ def _findings(
         kept_float=float_by_mistake(worked.model, floats),
         tuning=compared.tuning,
     )
+
+
+def _amount(model: Model) -> Amount:
+    return Amount(count_parameters(model), count_macs(model))
 
 
 def _float_layers(model: Model, files: Files, target: Target) -> tuple[str, ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from pydantic import JsonValue
 
 from planish.contract.job import EventType
 from planish.contract.recipe import Params, op_of
-from planish.contract.report import Epoch, PassReport
+from planish.contract.report import Epoch, LayerChanged, LayerSkipped, PassReport
 from worker.engine.controls import Controlled
 from worker.engine.measure.size import count_parameters
 from worker.engine.model import Model
@@ -18,6 +21,28 @@ from worker.engine.prepare import Prepared
 from worker.engine.progress import Progress
 from worker.engine.report.layers import LayerSize, layer_sizes
 
+
+class Did(Protocol):
+    """What any pass says about its work; see `worker.engine.passes.protocol.Outcome`."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether it changed anything."""
+
+    @property
+    def layers(self) -> tuple[LayerChanged, ...]:
+        """What it changed."""
+
+    @property
+    def skipped(self) -> tuple[LayerSkipped, ...]:
+        """What it left alone, and why."""
+
+    @property
+    def facts(self) -> dict[str, JsonValue]:
+        """Its figures."""
+
+
+D = TypeVar("D", bound=Did)
 BEFORE = ("load", "baseline")
 AFTER = ("export", "measure", "reload", "report")
 MESSAGES = {
@@ -106,10 +131,27 @@ def _with_student(reports: Sequence[PassReport], prepared: Prepared) -> tuple[Pa
 def _run_pass(
     model: Model, params: Params, step: int, prepared: Prepared, progress: Progress
 ) -> tuple[Outcome, PassReport]:
+    run = REGISTRY[op_of(type(params))].run
+    return reported(
+        lambda: run(model, params, prepared.context(step, progress)), params, step, progress
+    )
+
+
+def reported(
+    run: Callable[[], D], params: Params, step: int, progress: Progress
+) -> tuple[D, PassReport]:
+    """Run a pass, tell of its beginning and end, and return what it did in the report's form.
+
+    Args:
+        run: the pass on its model.
+        params: what was asked for.
+        step: position in the recipe, from 1.
+        progress: told.
+    """
     op = op_of(type(params))
     progress.event(EventType.PASS_STARTED, {"op": op, "step": step})
     began = time.perf_counter()
-    outcome = REGISTRY[op].run(model, params, prepared.context(step, progress))
+    outcome = run()
     report = PassReport(
         op=op,
         changed=outcome.changed,

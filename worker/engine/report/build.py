@@ -20,15 +20,12 @@ from planish.contract.report import (
 )
 from planish.contract.spec import Target
 from worker.engine.measure.latency import SideTimes
-from worker.engine.measure.macs import count_macs
 from worker.engine.measure.size import (
     ParameterCount,
     compressed_bytes,
-    count_parameters,
     file_bytes,
     is_worth_compressing,
 )
-from worker.engine.model import Model
 from worker.engine.report.certificate import certify
 from worker.engine.report.environment import describe_environment
 from worker.engine.report.quality import Quality, Samples
@@ -52,6 +49,14 @@ class Side:
     parameters: ParameterCount
     macs: int
     times: SideTimes
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much there is of a network: learnt numbers, and work for one sample."""
+
+    parameters: ParameterCount
+    macs: int
 
 
 @dataclass(frozen=True)
@@ -83,18 +88,19 @@ class Findings:
 
 
 def measured_sides(
-    models: tuple[Model, Model], artifacts: tuple[Path, Path], times: tuple[SideTimes, SideTimes]
+    amounts: tuple[Amount, Amount],
+    artifacts: tuple[Path, Path],
+    times: tuple[SideTimes, SideTimes],
 ) -> tuple[Side, Side]:
     """Return the figures of both sides, the baseline's first."""
-    before, after = (count_parameters(model) for model in models)
+    before, after = amounts
     compressed: tuple[int | None, ...] = (None, None)
-    if is_worth_compressing(artifacts[1], after):
+    if is_worth_compressing(artifacts[1], after.parameters):
         compressed = tuple(map(compressed_bytes, artifacts))
     sizes = tuple(map(file_bytes, artifacts))
-    macs = tuple(map(count_macs, models))
     return (
-        Side(sizes[0], compressed[0], before, macs[0], times[0]),
-        Side(sizes[1], compressed[1], after, macs[1], times[1]),
+        Side(sizes[0], compressed[0], before.parameters, before.macs, times[0]),
+        Side(sizes[1], compressed[1], after.parameters, after.macs, times[1]),
     )
 
 
