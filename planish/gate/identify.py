@@ -8,12 +8,15 @@ from typing import Literal
 
 from planish.contract.errors import InvalidModel, MissingPart, UnknownFormat, UnsafeModel
 from planish.gate.archive import Archive, read_archive
+from planish.gate.onnx import looks_like_onnx
 from planish.gate.pickles import LEGACY_MAGIC, MAX_PICKLE, check_legacy, check_pickle
 from planish.gate.safetensors import looks_like_safetensors
 
-ModelFormat = Literal["pt2", "safetensors", "state_dict"]
+ModelFormat = Literal["pt2", "safetensors", "state_dict", "onnx"]
 
-_KNOWN = "a .pt2 of torch.export.save, a .safetensors file, or a checkpoint of torch.save"
+_KNOWN = (
+    "a .pt2 of torch.export.save, a .safetensors file, a checkpoint of torch.save, or an .onnx file"
+)
 _STORAGE = re.compile(r"[^/]+/data/\d{1,9}")
 
 
@@ -38,6 +41,8 @@ def identify_model(path: Path) -> ModelFormat:
         return "state_dict"
     if looks_like_safetensors(head, size):
         return "safetensors"
+    if looks_like_onnx(head):
+        return "onnx"
     if head[8:9] == b"{" and head[4:8] == b"\x00" * 4:
         raise InvalidModel("the safetensors file is cut short")
     raise _unknown(head)
@@ -73,8 +78,8 @@ def _unknown(head: bytes) -> UnknownFormat | UnsafeModel:
         return UnknownFormat(f"this is an HDF5 file; the model must be {_KNOWN}")
     if head.startswith(b"GGUF"):
         return UnknownFormat(f"this is a GGUF file; the model must be {_KNOWN}")
-    if head.startswith(b"\x08") and (b"onnx" in head or b"pytorch" in head or b"tf2" in head):
-        return UnknownFormat(f"this looks like an ONNX file; the model must be {_KNOWN}")
+    if head.startswith(b"PAR1"):
+        return UnknownFormat(f"this is a .parquet data file; the model must be {_KNOWN}")
     if _is_text(head):
         return UnknownFormat(f"this is a text file; the model must be {_KNOWN}")
     return UnknownFormat(f"the content is of no known format; the model must be {_KNOWN}")

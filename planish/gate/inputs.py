@@ -10,6 +10,7 @@ from planish.contract.errors import ArchitectureRequired, InvalidModel, UnknownF
 from planish.contract.problem import FieldError
 from planish.contract.spec import InputDeclaration, ModelSpec
 from planish.gate.identify import ModelFormat, identify_model
+from planish.gate.onnx import read_onnx
 from planish.gate.signature import BATCH, Signature
 
 
@@ -24,6 +25,12 @@ def model_format(path: Path, spec: ModelSpec, part: str = "model") -> ModelForma
     if spec.format not in ("auto", found):
         detail = f"the content is {found}, not {spec.format}; leave format out or set it to auto"
         raise UnknownFormat(detail, (FieldError(pointer=f"/{part}/format", detail=detail),))
+    if found == "onnx":
+        read_onnx(path)
+        raise UnknownFormat(
+            "this is an ONNX model, which no pass of this server takes; send a .pt2 "
+            "(torch.export.save)"
+        )
     if found == "pt2" and spec.architecture is not None:
         detail = "a .pt2 brings its own graph; leave architecture out"
         raise InvalidModel(detail, (FieldError(pointer=f"/{part}/architecture", detail=detail),))
