@@ -15,12 +15,13 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Receive
 
 from planish.contract.errors import BadRequest, InvalidInput, MissingPart, TooLarge
+from planish.contract.parts import MAX_PARTS, PART_NAME_PATTERN, is_part_name, repeated
 from planish.contract.problem import FieldError
 from planish.contract.spec import PARTS, Spec
 from planish.contract.validation import MAX_SPEC_BYTES, parse_spec
 from planish.store.blobs import Blobs
 from service.digest import check_digests, stated_digests
-from service.upload import FileSink, HashSink, Received, Sink, Writer, chunks
+from service.upload import EndSink, FileSink, HashSink, Received, Sink, Writer, chunks
 
 SPEC_PART = "spec"
 FILE_PARTS = PARTS
@@ -29,14 +30,23 @@ KNOWN_PARTS = (SPEC_PART, *FILE_PARTS)
 
 @dataclass(frozen=True)
 class Form:
-    """A request body that has arrived whole; its files are not kept yet."""
+    """A request body that has arrived whole; its files are not kept yet.
+
+    Attributes:
+        spec: its ``spec`` part.
+        files: by role, in the order of arrival; several files of one role all have names.
+    """
 
     spec: Spec
-    files: dict[str, Received] = field(default_factory=dict)
+    files: dict[str, tuple[Received, ...]] = field(default_factory=dict)
+
+    def received(self) -> Iterator[Received]:
+        """Yield all files."""
+        return (file for files in self.files.values() for file in files)
 
     def abandon(self, blobs: Blobs) -> None:
         """Remove the files that nobody kept."""
-        for received in self.files.values():
+        for received in self.received():
             blobs.abandon(received.upload)
 
 
@@ -67,7 +77,7 @@ class FormReader:
     """Turns chunks into writes: `feed` yields ``(sink, slice)`` pairs for the writer thread."""
 
     def __init__(self, boundary: bytes, open_file: Callable[[], FileSink]) -> None:
-        self.parts: dict[str, _Part] = {}
+        self.parts: dict[str, list[_Part]] = {}
         self.spec: Spec | None = None
         self._open_file = open_file
         self._headers: dict[str, str] = {}
@@ -81,7 +91,8 @@ class FormReader:
         """Parse a chunk; return what it adds to the file parts.
 
         Raises:
-            BadRequest: not multipart, a part without a name, or one that is there twice.
+            BadRequest: not multipart, a part without a name, or one that is there twice under one
+                file name or without any.
             InvalidInput: a part that is not known.
             InvalidSpec, DigestMismatch: of the spec part.
             TooLarge: the spec part is too large.
@@ -100,7 +111,8 @@ class FormReader:
 
     def sinks(self) -> Iterator[FileSink]:
         """Yield the open file sinks."""
-        return (part.sink for part in self.parts.values() if isinstance(part.sink, FileSink))
+        every = (part.sink for parts in self.parts.values() for part in parts)
+        return (sink for sink in every if isinstance(sink, FileSink))
 
     # Parser callbacks
 
@@ -124,11 +136,13 @@ class FormReader:
     def headers_finished(self) -> None:
         """All headers of the part are there: open its sink."""
         name, filename = _disposition(self._headers)
-        if name in self.parts:
-            raise BadRequest(f"the part {name!r} is there twice")
+        earlier = self.parts.setdefault(name, [])
+        if earlier:
+            _check_together(name, [*(part.filename for part in earlier), filename])
         stated = stated_digests(self._headers)
         sink = MemorySink() if name == SPEC_PART else self._open_file()
-        self._part = self.parts[name] = _Part(name, sink, filename, stated)
+        self._part = _Part(name, sink, filename, stated)
+        earlier.append(self._part)
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
         """A piece of the part's content."""
@@ -141,8 +155,12 @@ class FormReader:
 
     def part_end(self) -> None:
         """A part is complete. A spec that cannot work is refused before gigabytes follow it."""
-        if self._part is not None and isinstance(self._part.sink, MemorySink):
+        if self._part is None:
+            return
+        if isinstance(self._part.sink, MemorySink):
             self.spec = _spec(self._part.stated, bytes(self._part.sink.content))
+        else:
+            self._writes.append((EndSink(self._part.sink), memoryview(b"")))
 
     def end(self) -> None:
         """The closing boundary came."""
@@ -177,7 +195,32 @@ def _disposition(headers: dict[str, str]) -> tuple[str, str | None]:
     if name not in KNOWN_PARTS:
         raise _unknown_part(name)
     filename = options.get(b"filename")
-    return name, filename.decode("utf-8", "replace") if filename else None
+    return name, _base_name(filename.decode("utf-8", "replace")) if filename else None
+
+
+def _base_name(filename: str) -> str:
+    """Drop the folders that some clients send along."""
+    return filename.replace("\\", "/").rpartition("/")[2]
+
+
+def _check_together(role: str, names: list[str | None]) -> None:
+    """Check the names of several files of one role; raises BadRequest."""
+    if role == SPEC_PART or None in names:
+        raise BadRequest(
+            f"the part {role!r} is there twice; parts with files may repeat where each has a "
+            "filename"
+        )
+    given = [name for name in names if name is not None]
+    if len(given) > MAX_PARTS:
+        raise BadRequest(f"the part {role!r} comes more often than the {MAX_PARTS} times allowed")
+    wrong = next((name for name in given if not is_part_name(name)), None)
+    if wrong is not None:
+        raise BadRequest(
+            f"the part {role!r} comes several times, and the filename {wrong[:200]!r} does not "
+            f"match {PART_NAME_PATTERN}"
+        )
+    if (twice := repeated(given)) is not None:
+        raise BadRequest(f"the part {role!r} with the filename {twice!r} is there twice")
 
 
 def _unknown_part(name: str) -> InvalidInput:
@@ -246,17 +289,21 @@ def _spec(stated: dict[str, str], content: bytes) -> Spec:
 
 
 def _form(reader: FormReader) -> Form:
-    files = {}
-    for part in reader.parts.values():
-        sink = part.sink
-        if isinstance(sink, FileSink):
-            check_digests(part.stated, sink.sha256, f"the part {part.name!r}")
-            if sink.size == 0:
-                raise missing_part(part.name, f"the part {part.name!r} is empty")
-            files[part.name] = Received(sink.upload, sink.sha256, sink.size, part.filename)
+    files = {
+        role: tuple(_received(part, part.sink) for part in parts if isinstance(part.sink, FileSink))
+        for role, parts in reader.parts.items()
+        if role != SPEC_PART
+    }
     if reader.spec is None:
         raise missing_part(SPEC_PART, "the part 'spec' (JSON) is missing")
     return Form(reader.spec, files)
+
+
+def _received(part: _Part, sink: FileSink) -> Received:
+    check_digests(part.stated, sink.sha256, f"the part {part.name!r}")
+    if sink.size == 0:
+        raise missing_part(part.name, f"the part {part.name!r} is empty")
+    return Received(sink.upload, sink.sha256, sink.size, part.filename)
 
 
 def missing_part(name: str, detail: str) -> MissingPart:

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from planish.contract.parts import MAX_PARTS
 from planish.contract.problem import PROBLEM_MEDIA_TYPE, Problem
 from planish.contract.spec import Spec
 from service.auth import OPEN_PATHS
@@ -28,8 +29,9 @@ are bytes, durations seconds, latencies milliseconds.
 _REF = "#/components/schemas/"
 _EVERYWHERE = {
     401: "No valid API key.",
-    403: "The key does not allow this.",
+    403: "The key does not allow this, or a page of another site asks.",
     408: "The request came too slowly.",
+    421: "The request names a host that this service is not.",
     429: "More than the tenant's share; see `Retry-After`.",
     431: "The request head is too large.",
     500: "A fault of Planish.",
@@ -73,7 +75,9 @@ def content(description: str, *media_types: str, schema: Json | None = None) -> 
 def submission_body() -> Json:
     """Return the body of ``POST /jobs`` and ``POST /plans``."""
     parts: Json = {"spec": {"$ref": f"{_REF}Spec"}}
-    parts |= {name: {"type": "string", "format": "binary"} for name in FILE_PARTS}
+    one: Json = {"type": "string", "format": "binary"}
+    several: Json = {"type": "array", "items": one, "maxItems": MAX_PARTS}
+    parts |= {name: {"oneOf": [one, several]} for name in FILE_PARTS}
     multipart = {
         "schema": {"type": "object", "required": ["spec", "model"], "properties": parts},
         "encoding": {"spec": {"contentType": "application/json"}},
@@ -127,7 +131,7 @@ def _correct(operation: Json, needs_key: bool) -> None:
         del responses["422"]
         responses.setdefault("400", _problem(_TEXTS[400]))
     for status, text in _EVERYWHERE.items():
-        if status not in (401, 403) or needs_key:
+        if status != 401 or needs_key:
             responses.setdefault(str(status), _problem(text))
     for response in responses.values():
         response.setdefault("headers", {})["X-Request-Id"] = {"schema": {"type": "string"}}

@@ -12,7 +12,6 @@ import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 import redis
 from starlette.requests import Request
@@ -25,7 +24,7 @@ from planish.contract.errors import (
     UnsupportedMedia,
 )
 from planish.contract.problem import FieldError
-from planish.contract.spec import Files, Spec
+from planish.contract.spec import Files, NamedFile, Spec
 from planish.contract.validation import MAX_SPEC_BYTES, parse_spec
 from planish.contract.wire import (
     HEADER_IDEMPOTENCY_KEY,
@@ -33,14 +32,15 @@ from planish.contract.wire import (
     PREFIX_PLAN,
 )
 from planish.gate.check import check_upload
+from planish.gate.parts import Part, Parts, Source
 from planish.store.blobs import Blobs
 from planish.store.ids import new_id
 from planish.store.records import SpecRecord, queue_of
 from service.desk import Desk
 from service.digest import check_digests, stated_digests
-from service.multipart import FILE_PARTS, Form, boundary_of, missing_part, receive_form
+from service.multipart import Form, boundary_of, missing_part, receive_form
 from service.shares import check_live_jobs
-from service.upload import check_length, small_body
+from service.upload import Received, check_length, small_body
 from service.webhooks.guard import check_url
 
 log = logging.getLogger("planish.service")
@@ -75,7 +75,7 @@ async def _from_form(desk: Desk, request: Request) -> Spec:
     blobs = desk.blobs_of(request)
     async with desk.upload_slot():
         form = await receive_form(request.receive, boundary, stated, blobs, desk.upload_pool, limit)
-        size = sum(file.size for file in form.files.values())
+        size = sum(file.size for file in form.received())
         desk.metrics.upload_bytes += size
         try:
             await asyncio.to_thread(desk.count_upload, request, size)
@@ -93,12 +93,24 @@ def _keep_form(desk: Desk, blobs: Blobs, form: Form) -> Spec:
         raise InvalidSpec(detail, (FieldError(pointer="/files", detail=detail),))
     if "model" not in form.files:
         raise missing_part("model", "the part 'model' is missing; it carries the model file")
-    _look(desk, spec, {name: file.upload.path for name, file in form.files.items()})
-    ids = {
-        name: blobs.keep(file.upload, file.sha256, file.size, file.name)
-        for name, file in form.files.items()
-    }
-    return spec.model_copy(update={"files": Files.model_validate(ids)})
+    _look(desk, spec, {role: _arrived(files) for role, files in form.files.items()})
+    kept = {role: _kept(blobs, files) for role, files in form.files.items()}
+    return spec.model_copy(update={"files": Files.model_validate(kept)})
+
+
+def _arrived(files: tuple[Received, ...]) -> Source:
+    """Return where the files of one role lie for now."""
+    if len(files) == 1:
+        return files[0].upload.path
+    return Parts(tuple(Part(file.name or "", file.upload.path) for file in files))
+
+
+def _kept(blobs: Blobs, files: tuple[Received, ...]) -> str | list[dict[str, str]]:
+    """Make the files of one role durable; return their ids, with names where there are several."""
+    ids = [blobs.keep(file.upload, file.sha256, file.size, file.name) for file in files]
+    if len(files) == 1:
+        return ids[0]
+    return [{"id": i, "name": file.name or ""} for i, file in zip(ids, files, strict=True)]
 
 
 async def _from_json(desk: Desk, request: Request) -> Spec:
@@ -112,25 +124,29 @@ async def _from_json(desk: Desk, request: Request) -> Spec:
     return spec
 
 
-def _paths(blobs: Blobs, spec: Spec) -> dict[str, Path]:
+def _paths(blobs: Blobs, spec: Spec) -> dict[str, Source]:
     """Return where the named files lie; raises MissingPart or InvalidSpec."""
     if spec.files is None:
         detail = 'a JSON body needs files: {"model": "sha256:…"}; POST /files gives the ids'
         raise MissingPart(detail, (FieldError(pointer="/files/model", detail=detail),))
-    named = {n: i for n in FILE_PARTS if (i := getattr(spec.files, n)) is not None}
-    unknown = [name for name, file_id in named.items() if blobs.size(file_id) is None]
+    unknown = [(at, i) for at, i in spec.files.pointers() if blobs.size(i) is None]
     if unknown:
         errors = tuple(
-            FieldError(
-                pointer=f"/files/{n}", detail=f"there is no file {named[n]}; POST /files first"
-            )
-            for n in unknown
+            FieldError(pointer=at, detail=f"there is no file {file_id}; POST /files first")
+            for at, file_id in unknown
         )
         raise InvalidSpec("; ".join(e.detail for e in errors), errors)
-    return {name: blobs.path(file_id) for name, file_id in named.items()}
+    return {role: _stored(blobs, uploaded) for role, uploaded in spec.files.given().items()}
 
 
-def _look(desk: Desk, spec: Spec, paths: Mapping[str, Path]) -> None:
+def _stored(blobs: Blobs, uploaded: str | tuple[NamedFile, ...]) -> Source:
+    """Return where the files of one role lie."""
+    if isinstance(uploaded, str):
+        return blobs.path(uploaded)
+    return Parts(tuple(Part(file.name, blobs.path(file.id)) for file in uploaded))
+
+
+def _look(desk: Desk, spec: Spec, paths: Mapping[str, Source]) -> None:
     """Refuse what can be refused without running anything."""
     if spec.webhook is not None:
         check_url(spec.webhook.url, desk.settings.webhooks)

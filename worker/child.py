@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 
 from planish.contract.errors import InternalError, OutOfMemory, PlanishError, StorageFull
+from planish.gate.parts import Source
 from planish.store.durable import sync_tree
 from worker.engine.pipeline import JobInputs, make_plan, optimize
 from worker.engine.report.result import result_of
-from worker.exchange import Draft, Request
+from worker.exchange import Draft, Request, Stored, source_of
 from worker.logs import PlainFormatter, log_to
 from worker.progress import ChannelProgress
 
@@ -76,13 +77,13 @@ def _work(request: Request, progress: ChannelProgress) -> Draft:
     inputs = JobInputs(
         job_id=request.job_id,
         spec=request.spec,
-        model=request.model,
-        data=request.data,
-        test_data=request.test_data,
-        teacher=request.teacher,
+        model=source_of(request.model),
+        data=_optional(request.data),
+        test_data=_optional(request.test_data),
+        teacher=_optional(request.teacher),
         checkpoints=request.checkpoints,
         rendezvous=request.rendezvous,
-        student=request.student,
+        student=_optional(request.student),
     )
     if request.kind == "plan":
         return Draft(plan=make_plan(inputs))
@@ -90,6 +91,10 @@ def _work(request: Request, progress: ChannelProgress) -> Draft:
     sync_tree(request.artifacts)
     result = result_of(report, request.artifacts, request.job_id)
     return Draft(result=result, verdict="not_evaluated")
+
+
+def _optional(stored: Stored | None) -> Source | None:
+    return None if stored is None else source_of(stored)
 
 
 def _described(error: Exception) -> PlanishError:

@@ -11,6 +11,7 @@ from planish.contract.job import EventType, Result
 from planish.contract.problem import ErrorInfo
 from planish.contract.report import Plan
 from planish.contract.spec import Spec
+from planish.gate.parts import Part, Parts, Source
 from planish.store.records import Kind, Verdict
 
 REQUEST = "request.json"
@@ -24,6 +25,23 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PartPath(Frozen):
+    """One of several files of a role: the name that it came under, and where it lies."""
+
+    name: str
+    path: Path
+
+
+Stored = Path | tuple[PartPath, ...]
+
+
+def source_of(stored: Stored) -> Source:
+    """Return what a request names, as gate and engine know it."""
+    if isinstance(stored, tuple):
+        return Parts(tuple(Part(part.name, part.path) for part in stored))
+    return stored
+
+
 class Request(Frozen):
     """What the child is to do; lies as ``request.json`` in the attempt's folder.
 
@@ -31,8 +49,8 @@ class Request(Frozen):
         job_id: which job.
         kind: whether to optimize or only to plan.
         spec: what was asked for.
-        model: path of the uploaded model; likewise `data`, `test_data`, `teacher`,
-            `student`.
+        model: where the uploaded model lies, with the names of its files where there are several;
+            likewise `data`, `test_data`, `teacher`, `student`.
         artifacts: folder for the artifacts.
         scratch: folder for everything temporary; removed when the attempt ends.
         checkpoints: folder that outlives the attempt, for training to go on from.
@@ -44,11 +62,11 @@ class Request(Frozen):
     job_id: str
     kind: Kind
     spec: Spec
-    model: Path
-    data: Path | None = None
-    test_data: Path | None = None
-    teacher: Path | None = None
-    student: Path | None = None
+    model: Stored
+    data: Stored | None = None
+    test_data: Stored | None = None
+    teacher: Stored | None = None
+    student: Stored | None = None
     artifacts: Path
     scratch: Path
     checkpoints: Path | None = None

@@ -26,7 +26,7 @@ from planish.contract.errors import (
 )
 from planish.contract.job import JobStatus
 from planish.contract.problem import ErrorInfo
-from planish.contract.spec import Files
+from planish.contract.spec import Files, NamedFile
 from planish.store.blobs import Blobs, TenantBlobs
 from planish.store.commit import commit
 from planish.store.durable import sync_tree
@@ -34,7 +34,7 @@ from planish.store.job_files import ARTIFACTS, LOG, JobFiles
 from planish.store.jobs import MAX_CRASHES, Claim, Ledger
 from planish.store.records import Outcome, SpecRecord
 from worker.attempt import Attempt, End, Interrupted, Lease
-from worker.exchange import DRAFT, REQUEST, SCRATCH, Draft, Request
+from worker.exchange import DRAFT, REQUEST, SCRATCH, Draft, PartPath, Request, Stored
 from worker.launcher import Child, Launcher, ZygoteFailed
 from worker.lifeline import Lifeline
 from worker.machine import cores, oom_kills
@@ -224,13 +224,13 @@ class Supervisor:
             threads=max(1, cores() // self._settings.concurrency),
         )
 
-    def _stored(self, blobs: Blobs, files: Files) -> dict[str, Path]:
-        """Return where the files of a job's owner lie, by the names of their parts."""
-        named = {part: file_id for part, file_id in files if file_id is not None}
-        for part, file_id in named.items():
+    def _stored(self, blobs: Blobs, files: Files) -> dict[str, Stored]:
+        """Return where the files of a job's owner lie, by their roles."""
+        for place, file_id in files.pointers():
             if blobs.size(file_id) is None:
-                raise NotFound(f"the {part} file {file_id} is no longer stored")
-        return {part: blobs.path(file_id) for part, file_id in named.items()}
+                role = place.split("/")[2]
+                raise NotFound(f"the {role} file {file_id} is no longer stored")
+        return {role: _places(blobs, uploaded) for role, uploaded in files.given().items()}
 
     def _finish(self, held: Held, draft: Draft) -> None:
         """Check what was made, then try to make it the outcome."""
@@ -302,6 +302,12 @@ class Supervisor:
                 shutil.rmtree(other, ignore_errors=True)
         facts = {"status": winner.status.value, "won": winner == outcome}
         log.info("job finished", extra=held.facts | facts)
+
+
+def _places(blobs: Blobs, uploaded: str | tuple[NamedFile, ...]) -> Stored:
+    if isinstance(uploaded, str):
+        return blobs.path(uploaded)
+    return tuple(PartPath(name=file.name, path=blobs.path(file.id)) for file in uploaded)
 
 
 def _last_words(crash: Crash) -> PlanishError:

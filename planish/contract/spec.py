@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 
+from planish.contract.parts import MAX_PARTS, PART_NAME_PATTERN, repeated
 from planish.contract.recipe import Recipe
 
 FILE_ID_PATTERN = r"^sha256:[0-9a-f]{64}$"
@@ -98,14 +109,67 @@ class Resources(Strict):
     start_by_seconds: int = Field(86_400, ge=1, le=2_592_000)
 
 
-class Files(Strict):
-    """File ids of the uploaded parts."""
+class NamedFile(Strict):
+    """One of several uploaded files that belong together, under the name that the others know."""
 
-    model: FileId
-    data: FileId | None = None
-    test_data: FileId | None = None
-    teacher: FileId | None = None
-    student: FileId | None = None
+    id: FileId
+    name: str = Field(pattern=PART_NAME_PATTERN, description="e.g. `model.safetensors`")
+
+
+def _in_order(files: tuple[NamedFile, ...]) -> tuple[NamedFile, ...]:
+    """Order by name, so that the same files are the same request however they were listed."""
+    if (name := repeated(file.name for file in files)) is not None:
+        raise ValueError(f"the name {name!r} stands twice; each file needs a name of its own")
+    return tuple(sorted(files, key=lambda file: file.name))
+
+
+FileSet = Annotated[
+    tuple[NamedFile, ...],
+    Field(min_length=1, max_length=MAX_PARTS),
+    AfterValidator(_in_order),
+]
+ONE_FILE, FILE_SET = "one_file", "file_set"
+
+
+def _kind(value: object) -> str:
+    return FILE_SET if isinstance(value, list | tuple) else ONE_FILE
+
+
+def _alone(value: str | tuple[NamedFile, ...]) -> str | tuple[NamedFile, ...]:
+    """A list of one file is that file: nobody else knows its name."""
+    return value[0].id if isinstance(value, tuple) and len(value) == 1 else value
+
+
+Uploaded = Annotated[
+    Annotated[FileId, Tag(ONE_FILE)] | Annotated[FileSet, Tag(FILE_SET)],
+    Discriminator(_kind),
+    AfterValidator(_alone),
+]
+"""What was uploaded for one role: a file, or several with their names."""
+
+
+class Files(Strict):
+    """File ids of the uploaded parts; where a part is several files, each with its name."""
+
+    model: Uploaded
+    data: Uploaded | None = None
+    test_data: Uploaded | None = None
+    teacher: Uploaded | None = None
+    student: Uploaded | None = None
+
+    def given(self) -> Mapping[str, str | tuple[NamedFile, ...]]:
+        """Return what was uploaded, by role."""
+        return {part: value for part in PARTS if (value := getattr(self, part)) is not None}
+
+    def pointers(self) -> tuple[tuple[str, str], ...]:
+        """Return every place of a file id in the spec, as a JSON pointer, and the id there."""
+        found: list[tuple[str, str]] = []
+        for role, value in self.given().items():
+            if isinstance(value, str):
+                found.append((f"/files/{role}", value))
+            else:
+                found += ((f"/files/{role}/{at}/id", file.id) for at, file in enumerate(value))
+        return tuple(found)
 
 
 class Webhook(Strict):

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from planish.contract.errors import BadRequest, InvalidSpec, TooLarge
 from planish.contract.problem import FieldError
 from planish.contract.recipe import PASSES, op_of, pass_of
-from planish.contract.spec import Spec
+from planish.contract.spec import FILE_SET, ONE_FILE, Spec
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_JSON_DEPTH = 32
@@ -85,10 +85,13 @@ def _path(detail: ErrorDetails) -> list[str | int]:
     """Drop the union tags that pydantic mixes into a location (``recipe, 0, prune, sparsity``)."""
     path: list[str | int] = []
     for part in detail["loc"]:
-        tag = len(path) == 2 and path[0] == "recipe" and part in {op_of(p) for p in PASSES}
-        if not tag:
+        tagged = len(path) == 2 and part in _TAGS.get(str(path[0]), ())
+        if not tagged:
             path.append(part)
     return path
+
+
+_TAGS = {"recipe": {op_of(params) for params in PASSES}, "files": {ONE_FILE, FILE_SET}}
 
 
 def _pointer(detail: ErrorDetails) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from planish.contract.checks import check_recipe, check_student
@@ -16,6 +15,7 @@ from planish.gate.arrays import ArrayHeader, read_headers
 from planish.gate.identify import ModelFormat, check_checkpoint
 from planish.gate.inputs import architecture_inputs, check_stated_inputs, model_format
 from planish.gate.match import TARGETS, check_preprocess, match_arrays, teaches
+from planish.gate.parts import Source, model_files, only_file
 from planish.gate.pt2 import Package, check_content, open_package, program_inputs
 from planish.gate.safetensors import read_tensors
 from planish.gate.signature import Signature, show_shape
@@ -41,13 +41,13 @@ class GateReport:
     has_targets: bool
 
 
-def check_upload(spec: Spec, paths: Mapping[str, Path]) -> GateReport:
+def check_upload(spec: Spec, paths: Mapping[str, Source]) -> GateReport:
     """Refuse files and specs that can never become a result, from headers alone.
 
     Args:
         spec: the job.
         paths: the files by part: ``model``, and as needed ``data``, ``test_data``, ``teacher``,
-            ``student``.
+            ``student``; `Parts` where one is several files.
 
     Raises:
         PlanishError: of the branch `InvalidInput`; says which file, what is wrong, what would work.
@@ -74,7 +74,9 @@ class _Found:
     answer: Answer | None
 
 
-def _check_model(path: Path, spec: ModelSpec, part: str) -> _Found:
+def _check_model(source: Source, spec: ModelSpec, part: str) -> _Found:
+    files = model_files(source, part)
+    path = files.main
     kind = model_format(path, spec, part)
     if kind == "pt2":
         return _check_program(open_package(path), spec, part)
@@ -104,7 +106,7 @@ def _check_program(package: Package, spec: ModelSpec, part: str) -> _Found:
 def _check_other(
     part: Literal["teacher", "student"],
     described: ModelSpec | None,
-    paths: Mapping[str, Path],
+    paths: Mapping[str, Source],
     model: _Found,
 ) -> None:
     """Check a teacher or student; a student may be an architecture without a file."""
@@ -149,10 +151,11 @@ def _sizes(shape: tuple[int | str, ...]) -> tuple[int | None, ...]:
 
 
 def _check_data(
-    spec: Spec, paths: Mapping[str, Path], inputs: tuple[Signature, ...] | None
+    spec: Spec, paths: Mapping[str, Source], inputs: tuple[Signature, ...] | None
 ) -> bool:
     """Check the data files; tell whether the data holds what the task trains on."""
-    headers = {part: read_headers(paths[part]) for part in ("data", "test_data") if part in paths}
+    given = [part for part in ("data", "test_data") if part in paths]
+    headers = {part: read_headers(only_file(paths[part], part)) for part in given}
     if "test_data" in headers and "data" not in headers:
         raise InvalidData("test_data came without data; send data too, or neither")
     if inputs is not None:

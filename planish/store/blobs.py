@@ -31,6 +31,11 @@ class Upload:
     path: Path
     fd: int
 
+    def reopen(self) -> None:
+        """Open the file again if it was closed."""
+        if self.fd < 0:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+
     def close(self) -> None:
         """Close `fd` once; a second call must not close what got its number meanwhile."""
         if self.fd >= 0:
@@ -68,6 +73,9 @@ class Blobs:
     def keep(self, upload: Upload, sha256: str, size: int, name: str | None = None) -> str:
         """Make a finished upload durable under its content's name; closes `upload.fd`.
 
+        An upload that is closed already is opened again: fsync is about the file, not about who
+        wrote it.
+
         Args:
             upload: all bytes are written.
             sha256: hex digest of the content, computed while it was written.
@@ -83,6 +91,7 @@ class Blobs:
         file_id = f"{_SHA256}:{sha256}"
         target = self.path(file_id)
         try:
+            upload.reopen()
             if os.fstat(upload.fd).st_size != size:
                 raise OSError(f"the upload holds {os.fstat(upload.fd).st_size} bytes, not {size}")
             os.fsync(upload.fd)

@@ -317,8 +317,8 @@ def _ids(reply: object) -> list[str]:
 
 
 def _files(record: SpecRecord) -> list[str]:
-    files = record.spec.files.model_dump().values() if record.spec.files is not None else ()
-    return sorted({_owned(file, record.tenant) for file in files if file is not None})
+    files = record.spec.files.pointers() if record.spec.files is not None else ()
+    return sorted({_owned(file_id, record.tenant) for _, file_id in files})
 
 
 def _owned(file_id: str, tenant: str) -> str:

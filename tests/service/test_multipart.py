@@ -43,7 +43,7 @@ def read(chunks: list[bytes], folder: Path) -> dict[str, bytes]:
         assert reader.spec is not None
         return {
             name: part.sink.upload.path.read_bytes()
-            for name, part in reader.parts.items()
+            for name, (part,) in reader.parts.items()
             if isinstance(part.sink, FileSink)
         }
     finally:

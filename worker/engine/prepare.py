@@ -10,6 +10,7 @@ import torch
 from planish.contract.checks import check_recipe, check_student
 from planish.contract.errors import InvalidModel
 from planish.contract.spec import ModelSpec, Spec
+from planish.gate.parts import Source, only_file
 from worker.engine.agreement import check_agreement
 from worker.engine.load import load_model
 from worker.engine.load.construct import construct_model
@@ -22,7 +23,7 @@ from worker.engine.train.run import ONE_NODE, Nodes
 
 @dataclass(frozen=True)
 class JobInputs:
-    """A job as the engine gets it: the spec and the paths of its files.
+    """A job as the engine gets it: the spec and its files, `Parts` where a role has several.
 
     Attributes:
         job_id: stands in the report; None for a direct call.
@@ -39,11 +40,11 @@ class JobInputs:
 
     job_id: str | None
     spec: Spec
-    model: Path
-    data: Path | None = None
-    test_data: Path | None = None
-    teacher: Path | None = None
-    student: Path | None = None
+    model: Source
+    data: Source | None = None
+    test_data: Source | None = None
+    teacher: Source | None = None
+    student: Source | None = None
     checkpoints: Path | None = None
     rendezvous: str | None = None
 
@@ -100,7 +101,8 @@ def prepare(inputs: JobInputs) -> Prepared:
     """
     spec = inputs.spec
     model = load_model(inputs.model, spec.model)
-    splits = load_splits(spec, model, inputs.data, inputs.test_data)
+    data, test_data = _data_file(inputs.data, "data"), _data_file(inputs.test_data, "test_data")
+    splits = load_splits(spec, model, data, test_data)
     has_targets = splits is not None and splits.train.targets is not None
     check_recipe(spec, has_data=splits is not None, has_targets=has_targets)
     check_student(spec, has_file=inputs.student is not None)
@@ -118,6 +120,10 @@ def prepare(inputs: JobInputs) -> Prepared:
         checkpoints=inputs.checkpoints,
         nodes=Nodes(spec.resources.nodes, inputs.rendezvous, inputs.job_id or "planish"),
     )
+
+
+def _data_file(source: Source | None, role: str) -> Path | None:
+    return None if source is None else only_file(source, role)
 
 
 def _teacher(inputs: JobInputs, model: Model) -> Model:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch._dynamo.exc import UserError
@@ -13,6 +13,7 @@ from planish.contract.errors import InvalidModel
 from planish.contract.report import Report
 from planish.contract.spec import FORMATS, Output, Spec
 from planish.contract.wire import REPORT_HTML, REPORT_JSON
+from planish.gate.parts import Part
 from worker.engine.measure.size import parts_of
 from worker.engine.model import Model
 from worker.engine.report.html import render
@@ -50,7 +51,9 @@ def export(model: Model, folder: Path, outputs: Iterable[Output], runtime: str) 
     return files
 
 
-def publish(out_dir: Path, files: Files, report: Report, spec: Spec) -> None:
+def publish(
+    out_dir: Path, files: Files, report: Report, spec: Spec, riders: Sequence[Part] = ()
+) -> None:
     """Fill the folder with exactly what the client gets; the manifest comes last and names all.
 
     Args:
@@ -58,6 +61,7 @@ def publish(out_dir: Path, files: Files, report: Report, spec: Spec) -> None:
         files: the optimized model in all written formats; only the ones asked for are published.
         report: goes along as JSON and as a page.
         spec: what was asked for.
+        riders: companions of the upload (tokenizer, configs, licence), which stay as they came.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     for output in spec.outputs:
@@ -65,6 +69,8 @@ def publish(out_dir: Path, files: Files, report: Report, spec: Spec) -> None:
             shutil.move(part, out_dir / part.name)
     (out_dir / REPORT_JSON).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (out_dir / REPORT_HTML).write_text(render(report), encoding="utf-8")
+    for rider in riders:
+        shutil.copyfile(rider.path, out_dir / rider.name)
     write_loader(out_dir)
     versions = report.environment["versions"]
     write_manifest(out_dir, spec, versions if isinstance(versions, dict) else {})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import fx, nn
 
 from planish.contract.errors import InvalidModel, PlanishError
 from planish.contract.spec import ModelSpec
 from planish.gate.inputs import architecture_inputs, check_stated_inputs, model_format
+from planish.gate.parts import ModelFiles, Source, model_files
 from worker.engine.load.architectures.build import build_network, export_network
 from worker.engine.load.data import signature
 from worker.engine.load.pt2 import input_spec, read_pt2
@@ -22,11 +21,12 @@ __all__ = ["load_model"]
 _INPUT_TYPES = (torch.float32, torch.int64, torch.int32, torch.bool)
 
 
-def load_model(path: Path, spec: ModelSpec, part: str = "model") -> Model:
-    """Return a model file in canonical form, checked by running it.
+def load_model(source: Source, spec: ModelSpec, part: str = "model") -> Model:
+    """Return a model in canonical form, checked by running it.
 
     Args:
-        path: ``.pt2``, or safetensors or a torch checkpoint with ``spec.architecture``.
+        source: ``.pt2``, or safetensors or a torch checkpoint with ``spec.architecture``; a file,
+            or several that belong together.
         spec: how to read it.
         part: where it stands in the job, ``model`` or ``teacher``; for the pointers of errors.
 
@@ -36,7 +36,7 @@ def load_model(path: Path, spec: ModelSpec, part: str = "model") -> Model:
         MissingPart: the file is empty.
     """
     try:
-        model = _load(path, spec, part)
+        model = _load(model_files(source, part), spec, part)
         _check(model)
     except (PlanishError, MemoryError):
         raise
@@ -47,29 +47,26 @@ def load_model(path: Path, spec: ModelSpec, part: str = "model") -> Model:
     return model
 
 
-def _load(path: Path, spec: ModelSpec, part: str) -> Model:
-    kind = model_format(path, spec, part)
+def _load(files: ModelFiles, spec: ModelSpec, part: str) -> Model:
+    kind = model_format(files.main, spec, part)
     if kind == "pt2":
-        graph, inputs = read_pt2(path)
+        graph, inputs = read_pt2(files.main)
         check_stated_inputs(spec, [signature(item) for item in inputs], part)
     else:
-        graph, inputs = _from_weights(path, kind == "safetensors", spec, part)
+        graph, inputs = _from_weights(files, kind == "safetensors", spec, part)
     if any("quantized_decomposed" in str(node.target) for node in graph.graph.nodes):
         raise InvalidModel("the model is quantized already; send the float model")
     return Model(remodularize(graph), inputs)
 
 
 def _from_weights(
-    path: Path, safetensors: bool, spec: ModelSpec, part: str
+    files: ModelFiles, safetensors: bool, spec: ModelSpec, part: str
 ) -> tuple[fx.GraphModule, tuple[InputSpec, ...]]:
     config, signatures = architecture_inputs(spec, part)
     inputs = tuple(map(input_spec, signatures))
     network = build_network(config)
-    fill(
-        network,
-        read_safetensors(path) if safetensors else read_checkpoint(path),
-        config.architecture,
-    )
+    tensors = read_safetensors(*files.weights) if safetensors else read_checkpoint(files.main)
+    fill(network, tensors, config.architecture)
     return export_network(network, inputs), inputs
 
 

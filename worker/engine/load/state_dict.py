@@ -46,14 +46,17 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return _plain_names(tensors)
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name, prefixes taken off.
+def read_safetensors(*paths: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, or of all its shards, prefixes taken off.
 
     Raises:
         InvalidModel: damaged.
     """
-    read_tensors(path, InvalidModel)
-    return _plain_names(load_file(path))
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        read_tensors(path, InvalidModel)
+        tensors |= load_file(path)
+    return _plain_names(tensors)
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
