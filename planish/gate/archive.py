@@ -66,6 +66,14 @@ class Archive:
             at, crc = at + len(piece), zlib.crc32(piece, crc)
         self._compare(entry, at, crc)
 
+    def copy_to(self, entry: Entry, file: BinaryIO) -> None:
+        """Write a member to a file, a megabyte at a time, its checksum verified."""
+        at, crc = 0, 0
+        for piece in self.chunks(entry):
+            file.write(piece)
+            at, crc = at + len(piece), zlib.crc32(piece, crc)
+        self._compare(entry, at, crc)
+
     def verify(self, entry: Entry) -> None:
         """Compare a member with its checksum, a megabyte at a time."""
         at, crc = 0, 0

@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from planish.contract.errors import InvalidData
 from planish.contract.spec import Spec
 from planish.gate.arrays import read_headers
 from planish.gate.match import Feed, is_preprocessed, match_arrays
 from planish.gate.signature import Signature
-from worker.engine.load.arrays import Array, open_array
+from worker.engine.load.arrays import Array, ArrayFile, span
 from worker.engine.load.dataset import Dataset, Source
 from worker.engine.load.finite import check_finite
+from worker.engine.load.scratch import Scratch
 from worker.engine.load.splits import Splits, split
 from worker.engine.load.targets import check_answers, read_scores, read_targets
-from worker.engine.model import InputSpec, Model
+from worker.engine.model import AnyModel, InputSpec
 
 __all__ = ["Dataset", "Source", "Splits", "load_splits", "synthetic"]
 
 
 def load_splits(
-    spec: Spec, model: Model, data: Path | None, test_data: Path | None
+    spec: Spec, model: AnyModel, data: Path | None, test_data: Path | None
 ) -> Splits | None:
     """Return the parts of the data, None when there is none.
 
@@ -46,7 +46,7 @@ def load_splits(
     return split(main, test, spec.seed)
 
 
-def synthetic(model: Model, samples: int, seed: int) -> Dataset:
+def synthetic(model: AnyModel, samples: int, seed: int) -> Dataset:
     """Return seeded noise in the shape of the model's inputs, for jobs without data."""
     values = model.example(samples, seed)
     sources = tuple(
@@ -61,18 +61,20 @@ def signature(item: InputSpec) -> Signature:
     return Signature(item.name, item.shape, str(item.dtype).removeprefix("torch."))
 
 
-def _read(spec: Spec, model: Model, path: Path, part: str, answer: tuple[int, ...]) -> Dataset:
+def _read(spec: Spec, model: AnyModel, path: Path, part: str, answer: tuple[int, ...]) -> Dataset:
     inputs = [signature(item) for item in model.inputs]
     match = match_arrays(inputs, read_headers(path), spec, part)
+    scratch = Scratch()
+    file = ArrayFile(path, scratch)
     sources = []
     for feed, item in zip(match.feeds, model.inputs, strict=True):
-        values = open_array(path, feed.array)
+        values = file.open(feed.array)
         check_finite(values, feed.array.name, part)
         _check_indices(values, item, model, f"{part}: {feed.array.name!r}")
         sources.append(_source(values, feed, item, inputs, spec))
-    targets = read_targets(path, match, spec.data.task, answer, part)
-    scores = read_scores(path, match, part)
-    return Dataset(tuple(sources), np.arange(match.samples), targets, scores)
+    targets = read_targets(file, match, spec.data.task, answer, part)
+    scores = read_scores(file, match, part)
+    return Dataset(tuple(sources), np.arange(match.samples), targets, scores, scratch)
 
 
 def _source(
@@ -89,16 +91,15 @@ def _sample_shape(item: InputSpec) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) else None for size in item.shape[1:])
 
 
-def _check_indices(values: Array, item: InputSpec, model: Model, name: str) -> None:
+def _check_indices(values: Array, item: InputSpec, model: AnyModel, name: str) -> None:
     """Refuse token ids that an embedding fed by this input has no row for."""
-    nodes = model.module.graph.find_nodes(op="placeholder")
-    for given, node in zip(model.inputs, nodes, strict=True):
-        for user in node.users if given is item else ():
-            layer = model.module.get_submodule(user.target) if user.op == "call_module" else None
-            if isinstance(layer, nn.Embedding) and len(values):
-                low, high = int(values.min()), int(values.max())
-                if low < 0 or high >= layer.num_embeddings:
-                    raise InvalidData(
-                        f"{name} holds values from {low} to {high}; the embedding {user.target!r} "
-                        f"takes 0 to {layer.num_embeddings - 1}"
-                    )
+    table = model.tables().get(item.name)
+    if table is None or not len(values):
+        return
+    layer, rows = table
+    low, high = span(values)
+    if low < 0 or high >= rows:
+        raise InvalidData(
+            f"{name} holds values from {low} to {high}; the embedding {layer!r} takes 0 to "
+            f"{rows - 1}"
+        )

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.engine.load.arrays import Array
+from worker.engine.load.arrays import Array, let_go
+from worker.engine.load.deferred import IGNORED, Deferred, Rows, Targets
+from worker.engine.load.scratch import Scratch
 
-Rows = NDArray[np.int64]
-Targets = NDArray[np.int64] | NDArray[np.float32]
-IGNORED = -100  # a token that no loss and no metric counts
+__all__ = ["IGNORED", "Dataset", "Rows", "Source", "Targets"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,7 @@ class Source:
     def prepare(self, rows: Rows) -> Tensor:
         """Return the samples of some rows, contiguous, in the model's layout and type."""
         raw = self.values[rows]
+        let_go(self.values)
         if self.channels_last:
             raw = raw.transpose(0, 3, 1, 2)
         if raw.ndim == len(self.shape):
@@ -74,12 +75,14 @@ class Dataset:
             labels. Class indices (int64), numbers in the output's shape (float32), token ids
             (N, S) with `IGNORED` where none is wanted (int64), or embeddings (N, D) (float32).
         scores: of pairs: rows 2i and 2i + 1 belong together, and both carry the pair's (float32).
+        scratch: holds files that the arrays are mapped from; None where there are none.
     """
 
     inputs: tuple[Source, ...]
     rows: Rows = field(repr=False)
     targets: Targets | None = field(default=None, repr=False)
     scores: NDArray[np.float32] | None = field(default=None, repr=False)
+    scratch: Scratch | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,7 +104,9 @@ class Dataset:
 
     def take(self, indices: NDArray[np.integer]) -> Dataset:
         """Return a dataset of some of these samples; no value is copied."""
-        targets = None if self.targets is None else self.targets[indices]
+        targets = self.targets
+        if targets is not None:
+            targets = targets.take(indices) if isinstance(targets, Deferred) else targets[indices]
         scores = None if self.scores is None else self.scores[indices]
         return replace(self, rows=self.rows[indices], targets=targets, scores=scores)
 

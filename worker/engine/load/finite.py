@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from planish.contract.errors import NonFiniteData
-from worker.engine.load.arrays import Array
-
-_SCAN_BYTES = 64 << 20
+from worker.engine.load.arrays import Array, pieces
 
 
 def check_finite(values: Array, name: str, part: str) -> None:
@@ -23,10 +21,9 @@ def check_finite(values: Array, name: str, part: str) -> None:
     """
     if values.dtype.kind != "f":
         return
-    rows = max(1, _SCAN_BYTES // max(1, values[:1].nbytes))
-    for start in range(0, len(values), rows):
+    for start, piece in pieces(values):
         with np.errstate(over="ignore"):
-            finite = np.isfinite(np.asarray(values[start : start + rows], np.float32))
+            finite = np.isfinite(np.asarray(piece, np.float32))
         if not finite.all():
             place = tuple(int(axis[0]) for axis in np.nonzero(~finite))
             index = (start + place[0], *place[1:])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine.load.dataset import Dataset, Rows
+from worker.engine.load.deferred import Deferred
 
 SEALED_SHARE = 0.2
 VALIDATION_SHARE = 0.1
@@ -55,7 +56,9 @@ def split(data: Dataset, test_data: Dataset | None, seed: int) -> Splits:
 def class_indices(data: Dataset) -> NDArray[np.int64] | None:
     """Return the class of each sample; None where the targets are something else."""
     targets = data.targets
-    if targets is None or targets.ndim != 1 or targets.dtype.kind not in "iu":
+    if targets is None or isinstance(targets, Deferred):
+        return None
+    if targets.ndim != 1 or targets.dtype.kind not in "iu":
         return None
     return targets.astype(np.int64, copy=False)
 

@@ -11,20 +11,17 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from planish.contract.errors import InvalidData, LabelOutOfRange
 from planish.contract.spec import Task
-from planish.gate.arrays import ArrayHeader
-from planish.gate.match import TARGETS, Match
-from worker.engine.load.arrays import Array, open_array
-from worker.engine.load.dataset import IGNORED, Targets
+from planish.gate.match import Match
+from worker.engine.load.arrays import Array, ArrayFile, pieces
+from worker.engine.load.deferred import IGNORED, Answers, Deferred, Rows, Targets
 from worker.engine.load.finite import check_finite
-from worker.engine.model import Model, first_output
+from worker.engine.model import AnyModel
 
 _ANSWERS = {
     "classification": (2, "(batch, classes)"),
@@ -33,7 +30,7 @@ _ANSWERS = {
 }
 
 
-def check_answers(model: Model, task: Task) -> tuple[int, ...]:
+def check_answers(model: AnyModel, task: Task) -> tuple[int, ...]:
     """Return the shape of one sample's first output, held against what the task needs; () for none.
 
     Raises:
@@ -41,8 +38,7 @@ def check_answers(model: Model, task: Task) -> tuple[int, ...]:
     """
     if task == "none":
         return ()
-    with torch.no_grad():
-        answer = first_output(model.module(*model.example()))
+    answer = model.answer()
     rank, shown = _ANSWERS.get(task, (answer.ndim, ""))
     if answer.ndim != rank:
         raise InvalidData(
@@ -53,12 +49,14 @@ def check_answers(model: Model, task: Task) -> tuple[int, ...]:
 
 
 def read_targets(
-    path: Path, match: Match, task: Task, answer: tuple[int, ...], part: str
+    file: ArrayFile, match: Match, task: Task, answer: tuple[int, ...], part: str
 ) -> Targets | None:
     """Return the targets of all samples, None where the task is to do without.
 
+    Class indices lie in memory. Everything else does where it is small, and else stays in its file.
+
     Args:
-        path: the data file.
+        file: the data.
         match: which of its arrays is what.
         task: what they mean.
         answer: shape of one sample's output.
@@ -67,17 +65,24 @@ def read_targets(
     Raises:
         InvalidData, LabelOutOfRange, NonFiniteData: values that the model cannot answer with.
     """
+    rows = np.arange(match.samples)
     if task == "language_modeling":
-        return _tokens(path, match, answer[-1], part)
+        return _tokens(file, match, rows, answer[-1], part)
     if match.targets is None or match.paired:
         return None
-    stored = open_array(path, match.targets)
+    stored, name = file.open(match.targets), match.targets.name
     if task == "classification":
-        return _labels(stored, answer[-1], part)
-    return _numbers(stored, answer, task, part)
+        return _labels(stored, answer[-1], f"{part}: {name}")
+    if math.prod(stored.shape[1:]) != math.prod(answer):
+        raise InvalidData(
+            f"{part}: {name!r} has shape {stored.shape}; for {task} this model answers each "
+            f"sample with {answer or 'one number'}"
+        )
+    check_finite(stored, name, part)
+    return Deferred(stored, rows, answer, np.float32).settled()
 
 
-def read_scores(path: Path, match: Match, part: str) -> NDArray[np.float32] | None:
+def read_scores(file: ArrayFile, match: Match, part: str) -> NDArray[np.float32] | None:
     """Return the scores of pairs of samples, None where there are none.
 
     Raises:
@@ -85,58 +90,49 @@ def read_scores(path: Path, match: Match, part: str) -> NDArray[np.float32] | No
     """
     if not match.paired or match.targets is None:
         return None
-    stored = open_array(path, match.targets)
-    check_finite(stored, TARGETS, part)
+    stored, name = file.open(match.targets), match.targets.name
+    check_finite(stored, name, part)
     scores = stored.reshape(-1).astype(np.float32)
     differing = scores[::2] != scores[1::2]
     if differing.any():
         row = 2 * int(differing.argmax())
         raise InvalidData(
-            f"{part}: targets[{row}] is {scores[row]:g} and targets[{row + 1}] is "
+            f"{part}: {name}[{row}] is {scores[row]:g} and {name}[{row + 1}] is "
             f"{scores[row + 1]:g}; the rows 2i and 2i + 1 are a pair and carry its score both"
         )
     return scores
 
 
-def _labels(values: Array, classes: int, part: str) -> NDArray[np.int64]:
+def _labels(values: Array, classes: int, name: str) -> NDArray[np.int64]:
     stored = values.reshape(-1)
     labels = stored.astype(np.int64)
     outside = (labels < 0) | (labels >= classes)
     if outside.any():
         index = int(outside.argmax())
         raise LabelOutOfRange(
-            f"{part}: targets[{index}] is {stored[index]}; the model has {classes} outputs, so "
+            f"{name}[{index}] is {stored[index]}; the model has {classes} outputs, so "
             f"labels go from 0 to {classes - 1}"
         )
     return labels
 
 
-def _numbers(stored: Array, answer: tuple[int, ...], task: Task, part: str) -> NDArray[np.float32]:
-    if math.prod(stored.shape[1:]) != math.prod(answer):
-        raise InvalidData(
-            f"{part}: {TARGETS!r} has shape {stored.shape}; for {task} this model answers each "
-            f"sample with {answer or 'one number'}"
-        )
-    check_finite(stored, TARGETS, part)
-    return stored.reshape(len(stored), *answer).astype(np.float32)
+def _tokens(file: ArrayFile, match: Match, rows: Rows, vocabulary: int, part: str) -> Targets:
+    header = match.targets or (match.tokens.array if match.tokens else None)
+    if header is None:
+        raise InvalidData("language_modeling needs an input of token ids")
+    masked = match.targets is None and match.mask is not None
+    mask = file.open(match.mask.array) if masked and match.mask else None
+    tokens = Deferred(file.open(header), rows, header.shape[1:], np.int64, mask)
+    for start, piece in pieces(tokens.values):
+        _check_tokens(tokens[start : start + len(piece)], start, vocabulary, header.name, part)
+    return tokens.settled()
 
 
-def _tokens(path: Path, match: Match, vocabulary: int, part: str) -> NDArray[np.int64]:
-    header = match.targets or _header(match)
-    tokens = open_array(path, header).astype(np.int64)
-    if match.targets is None and match.mask is not None:
-        tokens[open_array(path, match.mask.array) == 0] = IGNORED
+def _check_tokens(tokens: Answers, start: int, vocabulary: int, name: str, part: str) -> None:
     outside = (tokens != IGNORED) & ((tokens < 0) | (tokens >= vocabulary))
     if outside.any():
-        place = [int(axis[0]) for axis in np.nonzero(outside)]
+        place = tuple(int(axis[0]) for axis in np.nonzero(outside))
         raise LabelOutOfRange(
-            f"{part}: {header.name!r} holds {tokens[tuple(place)]} at {place}; the model's "
-            f"vocabulary goes from 0 to {vocabulary - 1}"
+            f"{part}: {name!r} holds {tokens[place]} at {[start + place[0], *place[1:]]}; the "
+            f"model's vocabulary goes from 0 to {vocabulary - 1}"
         )
-    return tokens
-
-
-def _header(match: Match) -> ArrayHeader:
-    if match.tokens is None:
-        raise InvalidData("language_modeling needs an input of token ids")
-    return match.tokens.array

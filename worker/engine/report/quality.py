@@ -178,17 +178,23 @@ class Correlation:
 
     def __init__(self, scores: Doubles, seed: int) -> None:
         self._scores, self._seed = scores, seed
-        self._sides: tuple[list[Floats], list[Floats]] = ([], [])
+        self._sides: tuple[list[Doubles], list[Doubles]] = ([], [])
+        self._left: tuple[Floats, Floats] | None = None  # the first rows of pairs cut in two
 
     def add(self, before: Floats, after: Floats, targets: NDArray[np.generic] | None) -> None:
-        """Take the embeddings; rows 2i and 2i + 1 are a pair."""
-        for rows, answers in zip(self._sides, (before, after), strict=True):
-            rows.append(answers)
+        """Take the cosines of pairs of embeddings: rows 2i and 2i + 1 of all that is added."""
+        if self._left is not None:
+            before, after = (
+                np.concatenate(rows) for rows in zip(self._left, (before, after), strict=True)
+            )
+        whole = len(before) // 2 * 2
+        for cosines, rows in zip(self._sides, (before, after), strict=True):
+            cosines.append(_cosines(rows[:whole:2], rows[1:whole:2]))
+        self._left = (before[whole:], after[whole:]) if whole < len(before) else None
 
     def quality(self) -> Quality:
         """Return ``spearman``."""
-        whole = [np.concatenate(rows) for rows in self._sides]
-        before, after = (_cosines(rows[::2], rows[1::2]) for rows in whole)
+        before, after = (np.concatenate(cosines) for cosines in self._sides)
         return Quality(
             baseline=Metric(name="spearman", value=spearman(before, self._scores)),
             optimized=Metric(name="spearman", value=spearman(after, self._scores)),

@@ -26,6 +26,7 @@ from planish.contract.recipe import Distill, Retrain
 from planish.contract.spec import ModelSpec, Spec
 from worker.engine.load import load_model
 from worker.engine.load.dataset import Dataset, Source
+from worker.engine.load.deferred import Deferred, Rows, Targets
 from worker.engine.model import Model
 from worker.engine.save.pt2 import save_pt2
 from worker.engine.sparsity import Growth, Sparsity
@@ -65,12 +66,21 @@ class StoredSource(Written):
     std: tuple[float, ...]
 
 
+class StoredTargets(Written):
+    """Targets that stay in their file, of all its samples; see `Deferred`."""
+
+    values: StoredArray
+    shape: tuple[int, ...]
+    dtype: Literal["int64", "float32"]
+    mask: StoredArray | None
+
+
 class StoredDataset(Written):
     """A `Dataset`, its arrays by place."""
 
     inputs: tuple[StoredSource, ...]
     rows: StoredArray
-    targets: StoredArray | None
+    targets: StoredArray | StoredTargets | None
 
 
 class StoredSparsity(Written):
@@ -153,11 +163,21 @@ def store_dataset(data: Dataset, folder: Path, name: str) -> StoredDataset:
         )
         for index, source in enumerate(data.inputs)
     )
-    targets = (
-        None if data.targets is None else _stored(data.targets, folder / f"{name}-targets.raw")
-    )
+    targets = None if data.targets is None else _stored_targets(data.targets, folder, name)
     rows = _stored(data.rows, folder / f"{name}-rows.raw")
     return StoredDataset(inputs=inputs, rows=rows, targets=targets)
+
+
+def _stored_targets(targets: Targets, folder: Path, name: str) -> StoredArray | StoredTargets:
+    if not isinstance(targets, Deferred):
+        return _stored(targets, folder / f"{name}-targets.raw")
+    mask = None if targets.mask is None else _stored(targets.mask, folder / "mask.raw")
+    return StoredTargets(
+        values=_stored(targets.values, folder / "targets.raw"),
+        shape=targets.shape,
+        dtype="int64" if targets.dtype is np.int64 else "float32",
+        mask=mask,
+    )
 
 
 def open_dataset(stored: StoredDataset) -> Dataset:
@@ -174,8 +194,18 @@ def open_dataset(stored: StoredDataset) -> Dataset:
         )
         for source in stored.inputs
     )
-    targets = None if stored.targets is None else np.array(_opened(stored.targets))
-    return Dataset(inputs, np.array(_opened(stored.rows)), targets)
+    rows = np.array(_opened(stored.rows))
+    return Dataset(inputs, rows, _opened_targets(stored.targets, rows))
+
+
+def _opened_targets(stored: StoredArray | StoredTargets | None, rows: Rows) -> Targets | None:
+    if stored is None:
+        return None
+    if isinstance(stored, StoredArray):
+        return np.array(_opened(stored))
+    mask = None if stored.mask is None else _opened(stored.mask)
+    dtype = np.int64 if stored.dtype == "int64" else np.float32
+    return Deferred(_opened(stored.values), rows, stored.shape, dtype, mask)
 
 
 def store_sparsity(sparsity: Sparsity | None, folder: Path) -> StoredSparsity | None:
