@@ -23,6 +23,10 @@ REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 MANIFEST = "manifest.json"
 LOADER = "load.py"
+REBUILDER = "rebuild.py"
+ARCHITECTURE = "architecture.json"
+REQUIREMENTS = "requirements.txt"
+REFERENCE = "reference.npz"
 
 MEDIA_TYPES = {
     ".onnx": "application/vnd.onnx",
@@ -32,11 +36,19 @@ MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".py": "text/x-python; charset=utf-8",
     ".safetensors": "application/vnd.safetensors",
+    ".txt": "text/plain; charset=utf-8",
+    ".npz": "application/zip",
 }
 
 
-WEIGHTS_BESIDE = {".xml": ".bin"}
-"""Model files whose weights lie in a second file, and that file's suffix."""
+def beside(name: str) -> str | None:
+    """Return the second file of a model file: IR's weights, or the network that weights belong to.
+
+    None for formats of one file.
+    """
+    if name.endswith(".xml"):
+        return f"{name.removesuffix('.xml')}.bin"
+    return ARCHITECTURE if name.endswith(".safetensors") else None
 
 
 def media_type_of(name: str) -> str:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from planish.contract.errors import MissingPart, PlanishError, VerificationFailed
 from planish.contract.report import Report
-from planish.contract.wire import MANIFEST, REPORT_JSON, WEIGHTS_BESIDE
+from planish.contract.wire import MANIFEST, REPORT_JSON, beside
 from planish.gate.identify import identify_model
 from planish.launch.apps import apps_folder, environment
 
@@ -98,9 +98,8 @@ def verify(folder: Path) -> Verification:
 
 def _parts(name: str) -> tuple[str, ...]:
     """Return a model file's name, and that of the weights beside it."""
-    path = Path(name)
-    beside = WEIGHTS_BESIDE.get(path.suffix)
-    return (name,) if beside is None else (name, path.with_suffix(beside).name)
+    second = beside(name)
+    return (name,) if second is None else (name, second)
 
 
 def _manifest(folder: Path) -> _Manifest:

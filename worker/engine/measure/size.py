@@ -10,7 +10,7 @@ import torch
 import zstandard
 from torch import Tensor
 
-from planish.contract.wire import WEIGHTS_BESIDE
+from planish.contract.wire import beside
 from worker.engine.model import Model
 from worker.engine.quantize.float8 import Float8Linear
 from worker.engine.quantize.packed import PackedLayer
@@ -59,8 +59,8 @@ def is_worth_compressing(path: Path, count: ParameterCount) -> bool:
 
 def parts_of(path: Path) -> tuple[Path, ...]:
     """Return a model file and what belongs to it: an `.xml` has its weights in a `.bin`."""
-    beside = WEIGHTS_BESIDE.get(path.suffix)
-    return (path,) if beside is None else (path, path.with_suffix(beside))
+    second = beside(path.name)
+    return (path,) if second is None else (path, path.with_name(second))
 
 
 def count_parameters(model: Model) -> ParameterCount:
