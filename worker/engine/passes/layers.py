@@ -43,7 +43,11 @@ def matching_layers(module: fx.GraphModule, patterns: Sequence[str], pointer: st
     Raises:
         InvalidRecipe: a pattern matches no layer; near names are given.
     """
-    names = list(weighted_layers(module))
+    return matching_names(list(weighted_layers(module)), patterns, pointer)
+
+
+def matching_names(names: Sequence[str], patterns: Sequence[str], pointer: str) -> list[str]:
+    """Return the names of layers that match any of the shell patterns; see `matching_layers`."""
     matched: dict[str, None] = {}
     for index, pattern in enumerate(patterns):
         hits = [name for name in names if fnmatchcase(name, pattern)]

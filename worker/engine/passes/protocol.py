@@ -22,28 +22,37 @@ P = TypeVar("P", bound=Params)
 
 
 @dataclass(frozen=True)
-class Context:
-    """What a pass may use.
+class Surroundings:
+    """What any pass may use.
 
     Attributes:
         spec: the whole job.
         splits: the data's parts; None when none came.
-        teacher: the original model, or the uploaded teacher; frozen, never changed.
         progress: told about fractions and epochs.
         seed: all randomness of the pass comes from it.
-        device: where training runs.
         step: position in the recipe, from 1.
-        checkpoints: folder that training goes on from after a crash; None: it starts over.
-        nodes: machines that train together.
     """
 
     spec: Spec
     splits: Splits | None
-    teacher: Model
     progress: Progress
     seed: int
-    device: torch.device
     step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context(Surroundings):
+    """What a pass over a torch graph may use besides.
+
+    Attributes:
+        teacher: the original model, or the uploaded teacher; frozen, never changed.
+        device: where training runs.
+        checkpoints: folder that training goes on from after a crash; None: it starts over.
+        nodes: machines that train together.
+    """
+
+    teacher: Model
+    device: torch.device
     checkpoints: Path | None = None
     nodes: Nodes = ONE_NODE
 

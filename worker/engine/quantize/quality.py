@@ -65,10 +65,13 @@ class Judge:
         return torch.cat(parts)
 
     def _compare(self, got: Tensor) -> Quality:
-        noise = float((got - self.wanted).double().square().sum())
-        signal = float(self.wanted.double().square().sum())
-        sqnr = 10 * math.log10(signal / noise) if noise and signal else NO_NOISE_DB
-        agreement = None
-        if self.classes:
-            agreement = float((got.argmax(-1) == self.wanted.argmax(-1)).float().mean())
-        return Quality(min(sqnr, NO_NOISE_DB), agreement)
+        return quality_of(got, self.wanted, classes=self.classes)
+
+
+def quality_of(got: Tensor, wanted: Tensor, *, classes: bool) -> Quality:
+    """Compare outputs with those of the float model; `classes`: the largest means something."""
+    noise = float((got - wanted).double().square().sum())
+    signal = float(wanted.double().square().sum())
+    sqnr = 10 * math.log10(signal / noise) if noise and signal else NO_NOISE_DB
+    agreement = float((got.argmax(-1) == wanted.argmax(-1)).float().mean()) if classes else None
+    return Quality(min(sqnr, NO_NOISE_DB), agreement)

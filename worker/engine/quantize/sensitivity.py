@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, fx
@@ -55,6 +55,16 @@ def measure_harm(prepared: Prepared, judge: Judge) -> tuple[Harm, ...]:
         for layer, nodes in _by_layer(prepared).items()
     }
     macs = {layer: _macs(prepared, nodes) for layer, nodes in _by_layer(prepared).items()}
+    return by_worth(sqnr, macs)
+
+
+def by_worth(sqnr: Mapping[str, float], macs: Mapping[str, int]) -> tuple[Harm, ...]:
+    """Return the harm of each layer from what it does alone, in the order of `measure_harm`.
+
+    Args:
+        sqnr: of the output with one layer in integers, in dB.
+        macs: of the same layers.
+    """
     noise = {layer: 10 ** (-value / 10) for layer, value in sqnr.items()}
     all_noise, all_macs = sum(noise.values()) or 1.0, sum(macs.values()) or 1
     harms = [

@@ -9,8 +9,8 @@ from pydantic import JsonValue
 
 from planish.contract.recipe import Quantize
 from worker.engine.load.data import Dataset, synthetic
-from worker.engine.model import Model
-from worker.engine.passes.protocol import Context
+from worker.engine.model import AnyModel
+from worker.engine.passes.protocol import Surroundings
 
 _JUDGING = 256
 _JUDGING_SHARE = 5
@@ -49,7 +49,7 @@ class Roles:
         return facts
 
 
-def roles(model: Model, params: Quantize, context: Context) -> Roles:
+def roles(model: AnyModel, params: Quantize, context: Surroundings) -> Roles:
     """Divide the calibration samples: the first ones find ranges, later ones judge.
 
     Where the data holds no more than `samples`, a fifth of it judges.
@@ -64,7 +64,7 @@ def roles(model: Model, params: Quantize, context: Context) -> Roles:
     return Roles(data.head(cut), data.take(rest))
 
 
-def data_facts(params: Quantize, context: Context, parts: Roles) -> dict[str, JsonValue]:
+def data_facts(params: Quantize, context: Surroundings, parts: Roles) -> dict[str, JsonValue]:
     """Return the facts of the samples, with a warning where they are noise."""
     facts = parts.facts(params)
     if context.splits is None:

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 from pydantic import JsonValue
-from torch import nn
 
 from planish.contract.errors import NothingChanged
 from planish.contract.recipe import Quantize
-from worker.engine.load.dataset import Dataset
-from worker.engine.model import Model
-from worker.engine.passes.protocol import Context
-from worker.engine.quantize.quality import Judge, Quality
-from worker.engine.quantize.sensitivity import Harm, measure_harm
-from worker.engine.quantize.treatment import Treated, Treatment, named_treatment, treat
+from worker.engine.quantize.quality import Quality
+from worker.engine.quantize.sensitivity import Harm
+from worker.engine.quantize.treatment import Treatment, named_treatment
 
 GOOD_DB = 20.0
 FAIR_DB = 12.0
 GOOD_AGREEMENT = 0.97
 _FREE_MACS = 0.5
 _TOLD_LAYERS = 20
-_OTHER_CALIBRATIONS = ("mse", "percentile", "entropy")
-
-
 _BELOW = f"{GOOD_DB:g} dB, or {FAIR_DB:g} dB where {GOOD_AGREEMENT:.0%} of the answers agree"
 
 
@@ -48,25 +42,50 @@ class Step:
         }
 
 
-class Search:
+class Tried(Protocol):
+    """A model after a treatment, ready to be judged."""
+
+    @property
+    def treatment(self) -> Treatment:
+        """What was done."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Which layers become integers."""
+
+
+T = TypeVar("T", bound=Tried)
+
+
+class Ways(Protocol[T]):
+    """How one model is treated and judged; the torch graph and an ONNX file have their own."""
+
+    def rungs(self, best: Callable[[], Treatment]) -> Iterator[tuple[str, Treatment]]:
+        """Yield what may help, each on top of the best so far."""
+
+    def treat(self, treatment: Treatment, layers: tuple[str, ...]) -> T:
+        """Apply a treatment and calibrate."""
+
+    def is_idle(self, treated: T, best: T) -> bool:
+        """Whether the treatment found nothing to do beyond what the best one did."""
+
+    def judge(self, treated: T) -> Quality:
+        """Return how near the output is to the float model's."""
+
+    def harms(self, treated: T) -> tuple[Harm, ...]:
+        """Return what each layer in integers does, the best candidate for float first."""
+
+
+class Search(Generic[T]):
     """Finds the treatment of one model: tries, judges, keeps what measures best."""
 
-    def __init__(
-        self,
-        model: Model,
-        params: Quantize,
-        layers: tuple[str, ...],
-        samples: Dataset,
-        judge: Judge,
-        context: Context,
-    ) -> None:
+    def __init__(self, params: Quantize, layers: tuple[str, ...], ways: Ways[T]) -> None:
         """Try the treatment that the recipe names."""
-        self.model, self.params, self.samples = model, params, samples
-        self.judge, self.context, self.layers = judge, context, layers
+        self.params, self.layers, self.ways = params, layers, ways
         self.steps: list[Step] = []
         self.harms: tuple[Harm, ...] = ()
-        self.best = self._treat(named_treatment(params), layers)
-        self.quality = judge.judge(self.best.prepared.graph)
+        self.best = ways.treat(named_treatment(params), layers)
+        self.quality = ways.judge(self.best)
         self._note("as asked for", self.best, self.quality, kept=True)
 
     def good(self) -> bool:
@@ -75,7 +94,7 @@ class Search:
 
     def climb(self) -> None:
         """Try one method after the other until the output is good; keep what helps."""
-        for name, treatment in self._rungs():
+        for name, treatment in self.ways.rungs(lambda: self.best.treatment):
             if self.good():
                 return
             self._try(name, treatment, self.best.layers)
@@ -120,35 +139,21 @@ class Search:
             facts["sensitivity_time"] = "estimated by multiply-accumulates"
         return facts
 
-    def _rungs(self) -> Iterator[tuple[str, Treatment]]:
-        """Yield what may help, each on top of the best so far."""
-        yield "cross_layer_equalization", replace(self.best.treatment, equalized=True)
-        if any(isinstance(layer, nn.LayerNorm) for layer in self.model.module.modules()):
-            yield "smoothquant", replace(self.best.treatment, smoothed=True)
-        yield "bias_correction", replace(self.best.treatment, corrected=True)
-        for calibration in _OTHER_CALIBRATIONS:
-            if calibration != self.params.calibration:
-                yield (
-                    f"calibration {calibration}",
-                    replace(self.best.treatment, calibration=calibration),
-                )
-        yield "adaround", replace(self.best.treatment, adaptive=True)
-
     def _free(self, most_macs: float, enough: Callable[[Quality], bool]) -> None:
         """Put the fewest layers back to float for which the output is good enough.
 
         The most harmful for their time go first; how many is found by bisection, each try
         calibrated anew. If all that may go are not enough, they go where that helps.
         """
-        self.harms = measure_harm(self.best.prepared, self.judge)
+        self.harms = self.ways.harms(self.best)
         order = _affordable(self.harms, most_macs)
         low, high, found = 1, len(order), None
         while low <= high:
             middle = high if found is None else (low + high) // 2
             freed = set(order[:middle])
             kept = tuple(name for name in self.best.layers if name not in freed)
-            treated = self._treat(self.best.treatment, kept)
-            quality = self.judge.judge(treated.prepared.graph)
+            treated = self.ways.treat(self.best.treatment, kept)
+            quality = self.ways.judge(treated)
             good = enough(quality)
             name = f"{middle} layer{'s' * (middle > 1)} back to float"
             self._note(name, treated, quality, kept=False)
@@ -162,30 +167,19 @@ class Search:
             self.steps[index] = replace(self.steps[index], kept=True)
 
     def _try(self, name: str, treatment: Treatment, layers: tuple[str, ...]) -> None:
-        treated = self._treat(treatment, layers)
-        if treatment.equalized and not treated.equalized and not self.best.treatment.equalized:
+        treated = self.ways.treat(treatment, layers)
+        if self.ways.is_idle(treated, self.best):
             return
-        quality = self.judge.judge(treated.prepared.graph)
+        quality = self.ways.judge(treated)
         better = quality.sqnr_db > self.quality.sqnr_db
         self._note(name, treated, quality, kept=better)
         if better:
             self.best, self.quality = treated, quality
 
-    def _treat(self, treatment: Treatment, layers: tuple[str, ...]) -> Treated:
-        total = len(self.samples)
-        what = treatment.words()
-
-        def tell(done: int) -> None:
-            self.context.progress.update(done / total, f"{what}: calibrating {done}/{total}")
-
-        return treat(
-            self.model, self.params, layers, treatment, self.samples, self.context.seed, tell
-        )
-
     def _reached(self, wanted_db: float | None) -> bool:
         return wanted_db is None or self.quality.sqnr_db >= wanted_db
 
-    def _note(self, name: str, treated: Treated, quality: Quality, *, kept: bool) -> None:
+    def _note(self, name: str, treated: T, quality: Quality, *, kept: bool) -> None:
         self.steps.append(Step(name, treated.treatment.words(), quality, kept))
 
     def _harm_facts(self, harm: Harm) -> dict[str, JsonValue]:

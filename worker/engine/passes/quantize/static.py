@@ -12,6 +12,7 @@ from worker.engine.passes.quantize.calibration import data_facts, roles
 from worker.engine.passes.quantize.facts import changed, scale_facts, weight_words
 from worker.engine.passes.quantize.quantizable import select_quantizable
 from worker.engine.passes.quantize.rescue import Search
+from worker.engine.passes.quantize.ways import GraphWays
 from worker.engine.quantize.integers import check_integers
 from worker.engine.quantize.quality import Judge
 from worker.engine.quantize.static import convert
@@ -36,7 +37,8 @@ def run(model: Model, params: Quantize, context: Context) -> Outcome:
         treated = treat(model, params, selection.chosen, treatment, parts.ranges, context.seed)
     else:
         judge = Judge(model, parts.judging, classes=context.spec.data.task == "classification")
-        search = Search(model, params, selection.chosen, parts.ranges, judge, context)
+        ways = GraphWays(model, params, parts.ranges, judge, context)
+        search = Search(params, selection.chosen, ways)
         if params.algorithm == "auto":
             search.climb()
         if params.min_sqnr is not None:
