@@ -13,6 +13,7 @@ from pathlib import Path
 
 from planish.contract.errors import InvalidData, MissingPart
 from planish.gate.archive import Archive, Entry, read_archive
+from planish.gate.parquet import looks_like_parquet, read_parquet
 from planish.gate.safetensors import looks_like_safetensors, read_tensors
 
 MAX_NPY_HEADER = 10_000
@@ -72,11 +73,11 @@ class ArrayHeader:
 
 
 def identify_data(path: Path) -> str:
-    """Return ``npz`` or ``safetensors`` by the file's content.
+    """Return ``npz``, ``safetensors`` or ``parquet`` by the file's content.
 
     Raises:
         MissingPart: the file is empty.
-        InvalidData: it is neither.
+        InvalidData: it is none of them.
     """
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -88,9 +89,13 @@ def identify_data(path: Path) -> str:
         return "npz"
     if looks_like_safetensors(head, size):
         return "safetensors"
+    if looks_like_parquet(head):
+        return "parquet"
     found = "; this is a single .npy array, save it with numpy.savez(path, inputs=...)"
     hint = found if head.startswith(b"\x93NUMPY") else ""
-    raise InvalidData(f"data must be an .npz (numpy.savez) or a .safetensors file{hint}")
+    raise InvalidData(
+        f"data must be an .npz (numpy.savez), a .safetensors or a .parquet file{hint}"
+    )
 
 
 def read_headers(path: Path) -> tuple[ArrayHeader, ...]:
@@ -99,7 +104,14 @@ def read_headers(path: Path) -> tuple[ArrayHeader, ...]:
     Raises:
         InvalidData: the file is neither ``.npz`` nor ``.safetensors``, damaged or cut short.
     """
-    if identify_data(path) == "safetensors":
+    kind = identify_data(path)
+    if kind == "parquet":
+        read_parquet(path)
+        raise InvalidData(
+            "this is a .parquet file, which this server does not load; send the arrays as .npz "
+            "(numpy.savez) or .safetensors"
+        )
+    if kind == "safetensors":
         return tuple(
             ArrayHeader(
                 t.name, t.shape, _safe_name(t.dtype), _SAFETENSORS_DESCR.get(t.dtype), False,
