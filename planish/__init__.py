@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from planish.client.asynchronous import AsyncClient
     from planish.client.job import JobHandle
     from planish.client.job_async import AsyncJobHandle
+    from planish.client.sources import Sources
     from planish.client.sync import Client
     from planish.client.transfer import Transfer
-    from planish.client.upload import Sources
     from planish.contract.errors import (
         InvalidInput,
         JobCancelled,
@@ -133,7 +133,7 @@ _MODULES = {
         "Plan",
         "Report",
     ),
-    "planish.client.upload": ("Sources",),
+    "planish.client.sources": ("Sources",),
     "planish.client.transfer": ("Transfer",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

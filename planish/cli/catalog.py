@@ -24,6 +24,7 @@ from planish.cli.inputs import (
     ArchitectureOption,
     DataOption,
     ModelArgument,
+    ModelPartOption,
     RecipeOption,
     SetOption,
     SpecOption,
@@ -87,6 +88,7 @@ def plan(
     test_data: TestDataOption = None,
     teacher: TeacherOption = None,
     student: StudentOption = None,
+    model_part: ModelPartOption = None,
     recipe: RecipeOption = None,
     spec: SpecOption = None,
     architecture: ArchitectureOption = None,
@@ -96,7 +98,7 @@ def plan(
     json: JsonFlag = False,
 ) -> None:
     """Say what a recipe would touch and skip in this model, and why, without doing it."""
-    sources = read_sources(model, data, test_data, teacher, student)
+    sources = read_sources(model, data, test_data, teacher, student, model_part)
     whole = read_spec(
         spec=spec,
         recipe=recipe,

@@ -15,9 +15,9 @@ from planish.cli.comparison import print_comparison
 from planish.cli.console import JsonFlag, err, out, print_json, say
 from planish.cli.optimize import check, fetch, run_job
 from planish.cli.verify import print_verification
+from planish.client.sources import Sources
 from planish.client.submit import build_spec
 from planish.client.sync import Client
-from planish.client.upload import Sources
 from planish.contract.errors import VerificationFailed
 from planish.contract.recipe import Distill, Params, Prune, Quantize, Train
 from planish.contract.spec import Preprocess, Spec, Target

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import JsonValue
 
+from planish.client.sources import FileSource, PartSource, Sources, is_id
 from planish.client.sync import Client
 from planish.client.transfer import OnTransfer
-from planish.client.upload import Sources, is_id
-from planish.contract.errors import InvalidSpec, MissingPart
+from planish.contract.errors import InvalidSpec
 from planish.contract.named import named_recipe
 from planish.contract.spec import Spec
 from planish.contract.validation import parse_json, spec_from
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A .pt2, .safetensors or state_dict file, or a file id."),
+    typer.Argument(
+        metavar="MODEL",
+        help="A .pt2, .safetensors or state_dict file, a Hugging Face folder, or a file id.",
+    ),
+]
+ModelPartOption = Annotated[
+    list[str] | None,
+    typer.Option("--model-part", metavar="FILE", help="A file that belongs to MODEL; repeatable."),
 ]
 DataOption = Annotated[
     str | None, typer.Option("--data", metavar="FILE", help="Data to train and calibrate on.")
@@ -68,21 +75,27 @@ def read_sources(
     test_data: str | None,
     teacher: str | None,
     student: str | None = None,
+    model_parts: Sequence[str] | None = None,
 ) -> Sources:
     """Return the files of a job; raises `MissingPart` before anything is connected or started."""
-    sources = Sources(model, data, test_data, teacher, student)
-    for part, source in sources.given().items():
-        if not is_id(source) and not Path(source).is_file():
-            raise MissingPart(f"{part}: there is no file {source}")
+    whole: PartSource = [model, *model_parts] if model_parts else model
+    sources = Sources(whole, data, test_data, teacher, student)
+    sources.given()
     return sources
 
 
 def uploaded(client: Client, sources: Sources, progress: OnTransfer) -> Sources:
     """Upload what is not on the server yet; return the same parts as file ids."""
-    ids = {
-        part: str(source) if is_id(source) else client.upload(source, progress).id
-        for part, source in sources.given().items()
-    }
+
+    def file_id(source: FileSource) -> str:
+        return str(source) if is_id(source) else client.upload(source, progress).id
+
+    ids: dict[str, PartSource] = {}
+    for role, source in sources.given().items():
+        if isinstance(source, Mapping):
+            ids[role] = {name: file_id(file) for name, file in source.items()}
+        else:
+            ids[role] = file_id(source)
     return Sources(**ids)
 
 

@@ -28,6 +28,7 @@ from planish.cli.inputs import (
     DataOption,
     LabelOption,
     ModelArgument,
+    ModelPartOption,
     NameOption,
     RecipeOption,
     SetOption,
@@ -66,6 +67,7 @@ def submit(
     test_data: TestDataOption = None,
     teacher: TeacherOption = None,
     student: StudentOption = None,
+    model_part: ModelPartOption = None,
     recipe: RecipeOption = None,
     spec: SpecOption = None,
     architecture: ArchitectureOption = None,
@@ -79,7 +81,7 @@ def submit(
     json: JsonFlag = False,
 ) -> None:
     """Upload the files, submit a job, and print its id without waiting."""
-    sources = read_sources(model, data, test_data, teacher, student)
+    sources = read_sources(model, data, test_data, teacher, student, model_part)
     whole = read_spec(
         spec=spec,
         recipe=recipe,

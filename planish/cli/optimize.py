@@ -28,6 +28,7 @@ from planish.cli.inputs import (
     DataOption,
     LabelOption,
     ModelArgument,
+    ModelPartOption,
     NameOption,
     RecipeOption,
     SetOption,
@@ -41,8 +42,8 @@ from planish.cli.inputs import (
 from planish.cli.progress import JobBar, Transfers
 from planish.cli.verify import print_verification
 from planish.client.connection import ENV_URL
+from planish.client.sources import Sources
 from planish.client.sync import Client
-from planish.client.upload import Sources
 from planish.contract.errors import PlanishError, VerificationFailed
 from planish.contract.job import Job
 from planish.contract.report import Report
@@ -69,6 +70,7 @@ def optimize(
     test_data: TestDataOption = None,
     teacher: TeacherOption = None,
     student: StudentOption = None,
+    model_part: ModelPartOption = None,
     recipe: RecipeOption = None,
     spec: SpecOption = None,
     architecture: ArchitectureOption = None,
@@ -86,7 +88,7 @@ def optimize(
 
     Without --url and PLANISH_URL a server is started for this one job, and stopped after it.
     """
-    sources = read_sources(model, data, test_data, teacher, student)
+    sources = read_sources(model, data, test_data, teacher, student, model_part)
     whole = read_spec(
         spec=spec,
         recipe=recipe,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from planish.client.sources import FileSource
 from planish.client.transfer import OnTransfer, ignore
-from planish.client.upload import FileSource
 from planish.client.wait import OnChange
 from planish.contract.job import Event, Job, JobStatus, Progress, Result
 from planish.contract.problem import ErrorInfo

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from planish.client.job import JobView
+from planish.client.sources import FileSource
 from planish.client.transfer import OnTransfer, ignore
-from planish.client.upload import FileSource
 from planish.client.wait import OnChange
 from planish.contract.job import Event, Job
 from planish.contract.report import Report

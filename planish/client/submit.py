@@ -9,7 +9,8 @@ from pydantic import JsonValue, ValidationError
 
 from planish.client.calls import make_plan, new_key, submit_job
 from planish.client.exchange import Flow
-from planish.client.upload import Sources, Uploading, upload_all
+from planish.client.sources import Sources
+from planish.client.upload import Uploading, upload_all
 from planish.contract.errors import InvalidSpec
 from planish.contract.job import Job
 from planish.contract.recipe import Params

@@ -39,9 +39,10 @@ from planish.client.exchange import (
 from planish.client.flows import cancel, each_file, each_job
 from planish.client.job import JobHandle
 from planish.client.remember import Memory
+from planish.client.sources import FileSource, PartSource, Sources
 from planish.client.submit import RecipeSteps, SpecFields, build_spec, plan, submit
 from planish.client.transfer import OnTransfer, ignore
-from planish.client.upload import RESUMABLE_BYTES, FileSource, Sources, Uploading, upload
+from planish.client.upload import RESUMABLE_BYTES, Uploading, upload
 from planish.client.wait import OnChange, wait
 from planish.contract.catalog import ArchitectureInfo, PassInfo
 from planish.contract.job import Event, FileInfo, Job
@@ -97,20 +98,21 @@ class Client:
 
     def optimize(
         self,
-        model: FileSource,
+        model: PartSource,
         *,
         recipe: RecipeSteps,
-        data: FileSource | None = None,
-        test_data: FileSource | None = None,
-        teacher: FileSource | None = None,
-        student: FileSource | None = None,
+        data: PartSource | None = None,
+        test_data: PartSource | None = None,
+        teacher: PartSource | None = None,
+        student: PartSource | None = None,
         progress: OnTransfer = ignore,
         **fields: Unpack[SpecFields],
     ) -> JobHandle:
         """Upload what the server does not have, submit a job, and return it at once.
 
         Args:
-            model: path of a ``.pt2``, ``.safetensors`` or state_dict file, or a file id.
+            model: path of a ``.pt2``, ``.safetensors`` or state_dict file; a Hugging Face folder;
+                a list of files that belong together; or file ids.
             recipe: passes in order, e.g. ``[planish.Prune(sparsity=0.5), planish.Quantize()]``.
             data: for training and calibration.
             test_data: sealed; only the report reads it.
@@ -137,13 +139,13 @@ class Client:
 
     def plan(
         self,
-        model: FileSource,
+        model: PartSource,
         *,
         recipe: RecipeSteps,
-        data: FileSource | None = None,
-        test_data: FileSource | None = None,
-        teacher: FileSource | None = None,
-        student: FileSource | None = None,
+        data: PartSource | None = None,
+        test_data: PartSource | None = None,
+        teacher: PartSource | None = None,
+        student: PartSource | None = None,
         progress: OnTransfer = ignore,
         **fields: Unpack[SpecFields],
     ) -> Plan:

@@ -14,17 +14,15 @@ from planish.client.exchange import FileBody, Flow, work
 from planish.client.remember import Memory
 from planish.client.resumable import Whole, send_in_pieces
 from planish.client.retry import answered
+from planish.client.sources import PREFIX, FileSource, Sources, check_file, is_id
 from planish.client.transfer import OnTransfer, Transfer
-from planish.contract.errors import MissingPart, NotFound, UploadExpired
+from planish.contract.errors import NotFound, UploadExpired
 from planish.contract.job import FileInfo
-from planish.contract.spec import PARTS, Files
+from planish.contract.spec import Files
 
-PREFIX = "sha256:"
 HASH_BYTES = 64 << 20
 READ_BYTES = 1 << 20
 RESUMABLE_BYTES = 64 << 20
-
-FileSource = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -43,38 +41,29 @@ class Uploading:
     resumable_bytes: int = RESUMABLE_BYTES
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The files of a job: paths, or ids (``sha256:…``) of files that were uploaded before."""
-
-    model: FileSource
-    data: FileSource | None = None
-    test_data: FileSource | None = None
-    teacher: FileSource | None = None
-    student: FileSource | None = None
-
-    def given(self) -> Mapping[str, FileSource]:
-        """Return the sources that are set, by part."""
-        return {part: source for part in PARTS if (source := getattr(self, part)) is not None}
-
-
 def upload_all(sources: Sources, how: Uploading) -> Flow[Files]:
     """Upload what is not on the server yet; return the ids.
 
     Raises:
         MissingPart: a path is no readable file; said before anything is sent.
     """
-    given = sources.given()
-    for part, source in given.items():
-        if not is_id(source):
-            _check_file(part, Path(source))
-    ids: dict[str, str] = {}
-    for part, source in given.items():
-        if is_id(source):
-            ids[part] = str(source)
+    ids: dict[str, str | list[dict[str, str]]] = {}
+    for role, source in sources.given().items():
+        if isinstance(source, Mapping):
+            named: list[dict[str, str]] = []
+            for name, file in source.items():
+                file_id = yield from _id_of(file, how)
+                named.append({"id": file_id, "name": name})
+            ids[role] = named
         else:
-            ids[part] = (yield from upload(Path(source), how)).id
+            ids[role] = yield from _id_of(source, how)
     return Files.model_validate(ids)
+
+
+def _id_of(source: FileSource, how: Uploading) -> Flow[str]:
+    if is_id(source):
+        return str(source)
+    return (yield from upload(Path(source), how)).id
 
 
 def upload(path: Path, how: Uploading) -> Flow[FileInfo]:
@@ -84,7 +73,7 @@ def upload(path: Path, how: Uploading) -> Flow[FileInfo]:
         MissingPart: the path is no readable file, or the file is empty.
         DigestMismatch: the file changed between hashing and sending.
     """
-    _check_file("file", path)
+    check_file("file", path)
     progress = how.progress
     sha256, size = yield from _sha256_of(path, progress)
     file_id = PREFIX + sha256
@@ -108,11 +97,6 @@ def _in_pieces(whole: Whole, how: Uploading) -> Flow[None]:
     except (NotFound, UploadExpired):
         if not (yield from _is_there(whole.file_id)):
             yield from send_in_pieces(whole, how.memory, how.progress)
-
-
-def is_id(source: FileSource) -> bool:
-    """Tell an uploaded file's id from a path."""
-    return isinstance(source, str) and source.startswith(PREFIX)
 
 
 def _is_there(file_id: str) -> Flow[bool]:
@@ -144,13 +128,3 @@ def _hash_some(file: BinaryIO, digest: hashlib._Hash) -> int:
         digest.update(piece)
         count += len(piece)
     return count
-
-
-def _check_file(part: str, path: Path) -> None:
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise MissingPart(f"{part}: {path} {found}; give the path of a file")
-    if not path.stat().st_size:
-        raise MissingPart(f"{part}: {path} is empty")
-    if not os.access(path, os.R_OK):
-        raise MissingPart(f"{part}: {path} cannot be read (permissions)")

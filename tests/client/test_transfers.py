@@ -255,7 +255,7 @@ def test_a_missing_file_is_named_before_anything_is_sent(
     model = tmp_path / "model.pt2"
     model.write_bytes(b"x")
     server = serving(accepting())
-    for data, words in ((tmp_path / "no.npz", "does not exist"), (tmp_path, "is a folder")):
+    for data, words in ((tmp_path / "no.npz", "there is no file"), (tmp_path, "is a folder")):
         with pytest.raises(MissingPart, match=words):
             Driver(kind, server.url).call("optimize", model, data=data, recipe=[planish.Quantize()])
     assert server.requests == []
