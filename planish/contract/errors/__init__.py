@@ -18,6 +18,7 @@
     ├── TooLarge               413  too_large
     ├── UnsupportedMedia       415  unsupported_media_type
     ├── RangeNotSatisfiable    416  range_not_satisfiable
+    ├── MisdirectedRequest     421  misdirected_request
     ├── UploadLocked           423  upload_locked
     ├── ChecksumMismatch       460  checksum_mismatch
     ├── RateLimited            429  rate_limited
@@ -28,6 +29,9 @@
     │   ├── DigestMismatch     422  digest_mismatch
     │   ├── IdempotencyKeyReused     422  idempotency_key_reused
     │   ├── UnsatisfiableResources   422  unsatisfiable_resources
+    │   ├── ConversionFailed   422  conversion_failed
+    │   │   └── FileDenied           422  file_denied
+    │   ├── SandboxUnavailable       422  sandbox_unavailable
     │   ├── InvalidModel       422  invalid_model
     │   │   ├── UnknownFormat        422  unknown_model_format
     │   │   ├── OperatorNotAllowed   422  operator_not_allowed
@@ -76,7 +80,9 @@ from planish.contract.errors.client import (
 from planish.contract.errors.input import (
     AmbiguousLayout,
     ArchitectureRequired,
+    ConversionFailed,
     DigestMismatch,
+    FileDenied,
     IdempotencyKeyReused,
     InputNotFound,
     InvalidData,
@@ -89,6 +95,7 @@ from planish.contract.errors.input import (
     NonFiniteData,
     NothingChanged,
     OperatorNotAllowed,
+    SandboxUnavailable,
     StateDictMismatch,
     UnknownArchitecture,
     UnknownFormat,
@@ -116,6 +123,7 @@ from planish.contract.errors.request import (
     InternalError,
     InvalidParameter,
     MethodNotAllowed,
+    MisdirectedRequest,
     NotFinished,
     NotFound,
     NotTerminal,
@@ -142,8 +150,10 @@ __all__ = [
     "BadRequest",
     "ChecksumMismatch",
     "Conflict",
+    "ConversionFailed",
     "DeadlineExceeded",
     "DigestMismatch",
+    "FileDenied",
     "FileInUse",
     "Forbidden",
     "IdempotencyKeyReused",
@@ -160,6 +170,7 @@ __all__ = [
     "JobFailed",
     "LabelOutOfRange",
     "MethodNotAllowed",
+    "MisdirectedRequest",
     "MissingDependency",
     "MissingPart",
     "NonFiniteData",
@@ -175,6 +186,7 @@ __all__ = [
     "RangeNotSatisfiable",
     "RateLimited",
     "ReloadMismatch",
+    "SandboxUnavailable",
     "ServerUnreachable",
     "StateDictMismatch",
     "StorageFull",

@@ -41,6 +41,24 @@ class UnsatisfiableResources(InvalidInput):
     code, title = "unsatisfiable_resources", "The fleet has not got these resources"
 
 
+class ConversionFailed(InvalidInput):
+    """An upload broke the locked-in process that opens it: a crash, too long, too much memory."""
+
+    code, title = "conversion_failed", "The upload could not be opened"
+
+
+class FileDenied(ConversionFailed):
+    """The file has broken that process before, and is not opened again."""
+
+    code, title = "file_denied", "The file is not opened any more"
+
+
+class SandboxUnavailable(InvalidInput):
+    """The worker's kernel gives no sandbox, and the file is not plain safetensors."""
+
+    code, title = "sandbox_unavailable", "This format is not opened without a sandbox"
+
+
 class InvalidModel(InvalidInput):
     """The model file cannot be read."""
 

@@ -109,6 +109,12 @@ class TooLarge(PlanishError):
     code, title, status = "too_large", "The body is too large", 413
 
 
+class MisdirectedRequest(PlanishError):
+    """The request names a host that this service is not."""
+
+    code, title, status = "misdirected_request", "This service has another name", 421
+
+
 class UnsupportedMedia(PlanishError):
     """The content type is not taken here."""
 

@@ -1,0 +1,1 @@
+"""Where uploads are opened: processes behind Landlock, seccomp and limits; see docs/security.md."""
