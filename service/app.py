@@ -15,6 +15,7 @@ from service.auth import AuthMiddleware
 from service.desk import Desk
 from service.docs_page import router as docs_router
 from service.errors import add_error_handlers
+from service.hosts import HostMiddleware, Hosts
 from service.job_fast import JobFastPath
 from service.metrics import MetricsMiddleware
 from service.openapi import make_openapi
@@ -43,17 +44,18 @@ def create_app(settings: ServiceSettings) -> ASGIApp:
 def app_of(desk: Desk) -> ASGIApp:
     """Return the application of a desk.
 
-    Order, from the outside: status polls, request id and headers, metrics, audit log, key check,
-    shares, routes.
+    Order, from the outside: status polls, request id and headers, metrics, host check, audit log,
+    key check, shares, routes.
     """
     app = make_api(desk)
     shared = ShareMiddleware(app, desk.settings.shares, desk.reads, desk.quotas)
     checked = AuditMiddleware(
         AuthMiddleware(shared, desk.gate, desk.links, desk.owner_of), desk.audit
     )
-    inner = MetricsMiddleware(checked, desk.metrics)
+    hosts = Hosts(desk.settings.hosts, desk.gate)
+    inner = MetricsMiddleware(HostMiddleware(checked, hosts), desk.metrics)
     return JobFastPath(
-        RequestIdMiddleware(inner), desk.pipe.owned, desk.gate, desk.reads, desk.metrics
+        RequestIdMiddleware(inner), desk.pipe.owned, desk.gate, hosts, desk.reads, desk.metrics
     )
 
 

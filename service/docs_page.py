@@ -16,7 +16,8 @@ ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css
 _CACHE = {"cache-control": "public, max-age=86400"}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -50,7 +51,7 @@ async def root() -> Response:
 @router.get("/docs")
 async def docs() -> Response:
     """Show the API's documentation."""
-    headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+    headers = {"content-security-policy": _POLICY}
     return Response(_PAGE, headers=headers, media_type="text/html")
 
 

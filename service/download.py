@@ -61,7 +61,7 @@ class Download(Response):
                 "repr-digest": repr_digest(content.sha256),
                 "accept-ranges": "bytes",
                 "cache-control": "private, no-cache",
-                "content-security-policy": "sandbox",
+                "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
             }
         )
         del self.headers["content-length"]

@@ -15,6 +15,7 @@ from planish.contract.errors import PlanishError
 from planish.contract.wire import JOB_ID, PREFIX_JOB
 from service.auth import Gatekeeper
 from service.conditional import etag_of, matches
+from service.hosts import Hosts
 from service.metrics import Metrics
 from service.request_id import request_id_of, response_headers
 from service.shares import ReadShare
@@ -35,9 +36,16 @@ class JobFastPath:
     """Wraps the whole app; `read` returns the ready JSON bytes of a job."""
 
     def __init__(
-        self, app: ASGIApp, read: ReadDocument, gate: Gatekeeper, reads: ReadShare, metrics: Metrics
+        self,
+        app: ASGIApp,
+        read: ReadDocument,
+        gate: Gatekeeper,
+        hosts: Hosts,
+        reads: ReadShare,
+        metrics: Metrics,
     ) -> None:
-        self.app, self.read, self.gate, self.reads, self.metrics = app, read, gate, reads, metrics
+        self.app, self.read, self.gate, self.hosts = app, read, gate, hosts
+        self.reads, self.metrics = reads, metrics
         self._tags: dict[str, tuple[bytes, bytes]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,14 +68,18 @@ class JobFastPath:
 
     def _asked(self, scope: Scope) -> tuple[bytes, str] | None:
         """Return ``If-None-Match`` (or b"") and the tenant; None when the app is to answer."""
-        authorization = if_none_match = b""
+        authorization = if_none_match = host = b""
         for name, value in scope["headers"]:
-            if name == b"authorization":
+            if name == b"host":
+                host = value
+            elif name == b"authorization":
                 authorization = value
             elif name == b"if-none-match":
                 if_none_match = value
             elif name == b"prefer":
                 return None
+        if not self.hosts.knows(host):
+            return None
         try:
             principal = self.gate.admit(authorization, "GET", scope["path"])
         except PlanishError:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from planish.contract.problem import PROBLEM_MEDIA_TYPE, Problem
+from service.request_id import new_request_id, response_headers
 from service.zerocopy import EXTENSION, send_file
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ class Limits:
         head_bytes: size of a request head.
         body_window_seconds: length of the windows over which the body's rate is looked at.
         body_bytes_per_second: least rate; time in which the server itself was not reading is free.
-        linger_seconds: how long the rest of a body is read after an early answer.
+        linger_seconds: how long the rest of a body is read after an early answer; its least rate is
+            the body's.
         per_address: connections from one address at the same time.
     """
 
     head_seconds: float = 10.0
     head_bytes: int = 32 << 10
-    body_window_seconds: float = 20.0
+    body_window_seconds: float = 10.0
     body_bytes_per_second: int = 4 << 10
     linger_seconds: float = 30.0
     per_address: int = 1024
@@ -162,6 +164,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Go on reading (and dropping) the rest of a body that an early answer made useless."""
         if cycle is self.cycle and self._phase is Phase.BODY:
             self._linger_close = not cycle.keep_alive
+            self._answered = self.loop.time()
             cycle.keep_alive = True  # the base class would close, and the close would be a reset
             self._enter(Phase.LINGER)
 
@@ -191,14 +194,16 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._phase is Phase.HEAD and waited > self.limits.head_seconds:
             self._late()
-        elif self._phase is Phase.LINGER and waited > self.limits.linger_seconds:
+        elif self._phase is Phase.LINGER and now - self._answered > self.limits.linger_seconds:
             self.transport.abort()
-        elif self._phase is Phase.BODY and waited > self.limits.body_window_seconds:
+        elif self._phase is not Phase.HEAD and waited > self.limits.body_window_seconds:
             if (
                 self.flow.read_paused
                 or self._received >= self.limits.body_bytes_per_second * waited
             ):
                 self._since, self._received = now, 0
+            elif self._phase is Phase.LINGER:
+                self.transport.abort()
             else:
                 self._late()
 
@@ -228,15 +233,18 @@ class GuardedProtocol(HttpToolsProtocol):
             )
 
     def _answer(self, status: int, code: str, title: str, detail: str) -> None:
-        body = (
-            Problem(code=code, title=title, status=status, detail=detail).model_dump_json().encode()
+        request_id = new_request_id().decode()
+        problem = Problem(
+            code=code, title=title, status=status, detail=detail, request_id=request_id
         )
+        body = problem.model_dump_json(exclude_none=True).encode()
         head = (
             f"HTTP/1.1 {status} {title}\r\ncontent-type: {PROBLEM_MEDIA_TYPE}\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
+            f"content-length: {len(body)}\r\nconnection: close\r\ncache-control: no-store\r\n"
+        ).encode()
+        more = b"".join(b"%s: %s\r\n" % header for header in response_headers(request_id.encode()))
         if not self.transport.is_closing():
-            self.transport.write(head.encode() + body)
+            self.transport.write(head + more + b"\r\n" + body)
             self.transport.close()
 
     _field_bytes = 0

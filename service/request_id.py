@@ -20,7 +20,14 @@ Headers = list[tuple[bytes, bytes]]
 
 _NAME = HEADER_REQUEST_ID.lower().encode()
 _ACCEPTED = re.compile(rb"^[A-Za-z0-9._:-]{1,64}$")
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_ALWAYS: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+# For whatever is no page: a browser that shows it all the same runs and loads nothing.
+_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _PROCESS = secrets.token_hex(4).encode()
 _numbers = itertools.count(1)
 _NO_STORE = (b"cache-control", b"no-store")
@@ -31,12 +38,17 @@ def request_id_of(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == _NAME and _ACCEPTED.match(value):
             return bytes(value)
+    return new_request_id()
+
+
+def new_request_id() -> bytes:
+    """Return an id that no other request of this process has."""
     return b"%s%08x" % (_PROCESS, next(_numbers))
 
 
 def response_headers(request_id: bytes) -> Headers:
-    """Return the headers that every response carries."""
-    return [(_NAME, request_id), _NOSNIFF]
+    """Return the headers that every response carries, unless it has a policy of its own."""
+    return [(_NAME, request_id), *_ALWAYS, _POLICY]
 
 
 class RequestIdMiddleware:
@@ -56,10 +68,9 @@ class RequestIdMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers: Headers = list(message.get("headers", ()))
-                headers += response_headers(request_id)
-                if not any(name == b"cache-control" for name, _ in headers):
-                    headers.append(_NO_STORE)
-                message["headers"] = headers
+                own = {name for name, _ in headers}
+                wanted = (*response_headers(request_id), _NO_STORE)
+                message["headers"] = [*headers, *(h for h in wanted if h[0] not in own)]
             await send(message)
 
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 
 from planish.store.keys import Keys
@@ -24,6 +25,8 @@ ENV_LIVE_JOBS = "PLANISH_LIVE_JOBS"
 ENV_UPLOAD_BYTES = "PLANISH_UPLOAD_BYTES_PER_DAY"
 ENV_WEBHOOKS = "PLANISH_WEBHOOKS"
 ENV_MAX_CONNECTIONS = "PLANISH_MAX_CONNECTIONS_PER_ADDRESS"
+ENV_HOSTS = "PLANISH_HOSTS"
+ENV_PROXIES = "PLANISH_TRUSTED_PROXIES"
 
 MIN_KEY_LENGTH = 16
 
@@ -48,6 +51,9 @@ class ServiceSettings:
         rendezvous: host:port where the machines of a job meet; None: jobs have one machine.
         shares: what one tenant may use.
         webhooks: where messages about finished jobs may go.
+        hosts: names in ``Host`` that are answered, beside loopback ones; empty: any with keys, only
+            loopback ones without.
+        proxies: addresses and networks whose ``X-Forwarded-For`` and ``-Proto`` are believed.
     """
 
     store: StoreSettings
@@ -60,6 +66,8 @@ class ServiceSettings:
     rendezvous: str | None = None
     shares: Shares = field(default_factory=Shares)
     webhooks: Reach = Reach.OFF
+    hosts: frozenset[str] = frozenset()
+    proxies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         keyless = self.api_key is None and not Keys(self.store.data_dir).any()
@@ -98,6 +106,8 @@ class ServiceSettings:
                 upload_bytes_per_day=_number(ENV_UPLOAD_BYTES, Shares.upload_bytes_per_day),
             ),
             webhooks=_reach(),
+            hosts=frozenset(_host(name) for name in _list(ENV_HOSTS)),
+            proxies=tuple(_network(text) for text in _list(ENV_PROXIES)),
         )
 
 
@@ -118,6 +128,27 @@ def _reach() -> Reach:
     except ValueError:
         allowed = ", ".join(Reach)
         raise InvalidSettingsError(f"{ENV_WEBHOOKS}={text!r}: use one of {allowed}") from None
+
+
+def _list(name: str) -> list[str]:
+    return [item.strip() for item in os.environ.get(name, "").split(",") if item.strip()]
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253}", text):
+        raise InvalidSettingsError(
+            f"{ENV_HOSTS}: {text!r} is no name; list names without scheme and port, with commas"
+        )
+    return text.lower()
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text)) if "/" in text else str(ipaddress.ip_address(text))
+    except ValueError:
+        raise InvalidSettingsError(
+            f"{ENV_PROXIES}: {text!r} is neither an address nor a network like 10.0.0.0/8"
+        ) from None
 
 
 def _is_good_key(key: str) -> bool:

@@ -25,7 +25,8 @@ router = APIRouter(tags=["results"])
 JSON, HTML = "application/json", "text/html"
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; "
-    "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox allow-scripts"
+    "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "sandbox allow-scripts"
 )
 
 
@@ -58,7 +59,6 @@ async def job_report(
     response.headers["vary"] = "Accept"
     if name == REPORT_HTML:
         response.headers["content-security-policy"] = REPORT_POLICY
-        response.headers["referrer-policy"] = "no-referrer"
     return response
 
 

@@ -59,6 +59,12 @@ class SandboxUnavailable(InvalidInput):
     code, title = "sandbox_unavailable", "This format is not opened without a sandbox"
 
 
+class OutputNotAllowed(InvalidInput):
+    """The operator does not let this server make an output."""
+
+    code, title = "output_not_allowed", "This server does not make that output"
+
+
 class InvalidModel(InvalidInput):
     """The model file cannot be read."""
 
