@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from planish.contract.recipe import Quantize
 from worker.engine.sparsity import Sparsity
@@ -53,13 +56,28 @@ class AnyModel(Protocol):
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
-        """What it takes."""
+        """What it takes; the first dimension of each is the batch."""
 
     def example(self, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
         """Return seeded inputs."""
 
+    @property
+    def batch(self) -> int | None:
+        """The only batch that it takes; None where any goes."""
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How it is quantized."""
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The float type that most layers compute in."""
+
     def answer(self) -> Tensor:
         """Return the first output for the default example."""
+
+    def outputs(self, inputs: Sequence[Tensor]) -> list[NDArray[np.generic]]:
+        """Return all outputs, flat, for one call."""
 
     def tables(self) -> Mapping[str, tuple[str, int]]:
         """Return the inputs that are looked up in a table: its name and how many rows it has."""
@@ -93,10 +111,19 @@ class Model:
         generator = torch.Generator().manual_seed(seed)
         return tuple(sample_of(spec, batch, generator) for spec in self.inputs)
 
+    @property
+    def batch(self) -> None:
+        """Any batch goes."""
+
     def answer(self) -> Tensor:
         """Return the first output for the default example."""
         with torch.no_grad():
             return first_output(self.module(*self.example()))
+
+    def outputs(self, inputs: Sequence[Tensor]) -> list[NDArray[np.generic]]:
+        """Return all outputs, flat, for one call."""
+        with torch.no_grad():
+            return [value.numpy() for value in pytree.tree_leaves(self.module(*inputs))]
 
     def tables(self) -> Mapping[str, tuple[str, int]]:
         """Return the inputs that are looked up in an embedding: its name and number of rows."""

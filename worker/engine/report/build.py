@@ -40,14 +40,14 @@ class Side:
         size_bytes: of the artifact.
         compressed_bytes: of the artifact under zstd; None where it was not measured.
         parameters: learnt numbers.
-        macs: for one sample.
+        macs: for one sample; None where they are not counted.
         times: latency and memory of its process.
     """
 
     size_bytes: int
     compressed_bytes: int | None
     parameters: ParameterCount
-    macs: int
+    macs: int | None
     times: SideTimes
 
 
@@ -56,7 +56,7 @@ class Amount:
     """How much there is of a network: learnt numbers, and work for one sample."""
 
     parameters: ParameterCount
-    macs: int
+    macs: int | None
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def build_report(found: Findings) -> Report:
         ratios=Ratios(
             size=before.size_bytes / after.size_bytes,
             latency=found.latency_ratio,
-            macs=before.macs / after.macs if after.macs else None,
+            macs=_ratio(before.macs, after.macs),
             params=before.parameters.total / max(after.parameters.total, 1),
             compressed=_ratio(before.compressed_bytes, after.compressed_bytes),
         ),
