@@ -166,7 +166,7 @@ def test_a_head_that_drips_is_cut_off(api: Api) -> None:
 
 def test_a_body_that_drips_is_cut_off(api: Api) -> None:
     with connect(api) as connection:
-        connection.sendall(b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n1")
+        connection.sendall(b"POST /files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n1")
         assert read_all(connection).startswith(b"HTTP/1.1 408 ")
     assert api.leftovers() == []
 
@@ -191,8 +191,8 @@ def test_many_connections_of_one_address_are_too_many(api: Api) -> None:
 
 
 def test_requests_in_a_row_on_one_connection_are_answered_in_order(api: Api) -> None:
-    one = b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
-    last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    one = b"POST /files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     received = answer_to(api, one + b"abc" + one + b"abd" + last)
     assert received.count(b"HTTP/1.1 20") == 3
     assert received.endswith(b'{"status":"ok"}')
