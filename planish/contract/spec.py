@@ -61,13 +61,20 @@ class Preprocess(Strict):
     """From stored values to model input: ``(x * scale - mean) / std``, per channel.
 
     `mean` and `std` hold one value, or one for each channel. `layout` says how stored images lie;
-    `auto` tells it from the model's input shape.
+    `auto` tells it from the model's input shape. `resize` is for the images of .parquet files: the
+    shorter side becomes so many pixels, and the middle of the model's height and width is cut out.
     """
 
     scale: float = Field(1.0, gt=0)
     mean: tuple[float, ...] = Field((0.0,), min_length=1, max_length=65536)
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1, max_length=65536)
     layout: Literal["auto", "nhwc", "nchw"] = "auto"
+    resize: int | None = Field(
+        None,
+        ge=1,
+        le=8192,
+        description="Pixels of the shorter side; null takes images as they are.",
+    )
 
 
 Task = Literal["classification", "regression", "language_modeling", "embedding", "none"]
@@ -78,6 +85,12 @@ class DataSpec(Strict):
 
     task: Task = "classification"
     preprocess: Preprocess = Field(default_factory=Preprocess)
+    window: int | None = Field(
+        None,
+        ge=2,
+        le=1_048_576,
+        description="Tokens in one sample of language_modeling, for a model that takes any length.",
+    )
 
 
 class Target(Strict):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from planish.contract.errors import InvalidData, MissingPart
 from planish.gate.archive import Archive, Entry, read_archive
-from planish.gate.parquet import looks_like_parquet, read_parquet
+from planish.gate.parquet import looks_like_parquet
 from planish.gate.safetensors import looks_like_safetensors, read_tensors
 
 MAX_NPY_HEADER = 10_000
@@ -106,11 +106,7 @@ def read_headers(path: Path) -> tuple[ArrayHeader, ...]:
     """
     kind = identify_data(path)
     if kind == "parquet":
-        read_parquet(path)
-        raise InvalidData(
-            "this is a .parquet file, which this server does not load; send the arrays as .npz "
-            "(numpy.savez) or .safetensors"
-        )
+        raise InvalidData("the file is .parquet, which has columns in place of arrays")
     if kind == "safetensors":
         return tuple(
             ArrayHeader(

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planish.contract.checks import check_recipe, check_student
-from planish.contract.errors import InvalidData, InvalidModel, MissingPart
+from planish.contract.errors import InvalidModel, MissingPart
 from planish.contract.problem import FieldError
 from planish.contract.spec import ModelSpec, Spec
 from planish.gate.answers import Answer, architecture_answer, differ, program_answer
-from planish.gate.arrays import ArrayHeader, read_headers
+from planish.gate.data import check_data
 from planish.gate.identify import ModelFormat, check_checkpoint
 from planish.gate.inputs import architecture_inputs, check_stated_inputs, model_format
-from planish.gate.match import TARGETS, check_preprocess, match_arrays, teaches
 from planish.gate.parts import Source, model_files, only_file
 from planish.gate.pt2 import Package, check_content, open_package, program_inputs
 from planish.gate.safetensors import read_tensors
@@ -58,7 +57,8 @@ def check_upload(spec: Spec, paths: Mapping[str, Source]) -> GateReport:
     _check_other("teacher", spec.teacher, paths, model)
     check_student(spec, has_file="student" in paths)
     _check_other("student", spec.student, paths, model)
-    has_targets = _check_data(spec, paths, model.inputs)
+    given = {p: only_file(paths[p], p) for p in ("data", "test_data") if p in paths}
+    has_targets = check_data(spec, given, model.inputs)
     has_data = "data" in paths
     if spec.recipe is not None:
         check_recipe(spec, has_data=has_data, has_targets=has_targets)
@@ -148,28 +148,6 @@ def _words(answer: Answer | None) -> str:
 def _sizes(shape: tuple[int | str, ...]) -> tuple[int | None, ...]:
     """Return a shape without the names of what varies: those are each file's own."""
     return tuple(size if isinstance(size, int) else None for size in shape)
-
-
-def _check_data(
-    spec: Spec, paths: Mapping[str, Source], inputs: tuple[Signature, ...] | None
-) -> bool:
-    """Check the data files; tell whether the data holds what the task trains on."""
-    given = [part for part in ("data", "test_data") if part in paths]
-    headers = {part: read_headers(only_file(paths[part], part)) for part in given}
-    if "test_data" in headers and "data" not in headers:
-        raise InvalidData("test_data came without data; send data too, or neither")
-    if inputs is not None:
-        check_preprocess(inputs, spec)
-        for part, arrays in headers.items():
-            match_arrays(inputs, arrays, spec, part)
-    labelled = {part: _has_targets(arrays) for part, arrays in headers.items()}
-    if spec.data.task != "none" and labelled.get("data") and not labelled.get("test_data", True):
-        raise InvalidData(f"test_data has no array named {TARGETS!r}, which data has")
-    return "data" in headers and teaches(spec.data.task, headers["data"])
-
-
-def _has_targets(arrays: Sequence[ArrayHeader]) -> bool:
-    return any(array.name == TARGETS for array in arrays)
 
 
 def _show(inputs: Sequence[Signature]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from planish.contract.errors import AmbiguousLayout, InputNotFound, InvalidData
 from planish.contract.problem import FieldError
@@ -11,11 +12,13 @@ from planish.contract.spec import Spec, Task
 from planish.gate.arrays import ArrayHeader
 from planish.gate.layout import Layout, resolve_layout
 from planish.gate.signature import Signature, show_shape
+from planish.gate.windows import cut_streams
 
 TARGETS = "targets"
 INPUTS = "inputs"
 TOKENS = "input_ids"
 MASK = "attention_mask"
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 _INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
 
@@ -50,7 +53,11 @@ class Match:
 
 
 def match_arrays(
-    inputs: Sequence[Signature], arrays: Sequence[ArrayHeader], spec: Spec, part: str
+    inputs: Sequence[Signature],
+    arrays: Sequence[ArrayHeader],
+    spec: Spec,
+    part: str,
+    names: Mapping[str, str] = NO_NAMES,
 ) -> Match:
     """Find an array for each input and the targets.
 
@@ -59,13 +66,16 @@ def match_arrays(
         arrays: what the file has.
         spec: says the task and the layout.
         part: name of the file for error texts, ``data`` or ``test_data``.
+        names: of arrays that are called otherwise than the input, or the targets, that they are.
 
     Raises:
         InputNotFound: an input has no array.
         AmbiguousLayout, InvalidData: shapes, types or lengths do not fit.
     """
-    by_name = {array.name: array for array in arrays}
+    by_name = _by_use(inputs, arrays, names)
     check_preprocess(inputs, spec)
+    if spec.data.task == "language_modeling":
+        by_name = cut_streams(inputs, by_name, TARGETS, spec, part)
     feeds = tuple(_feed(item, by_name, len(inputs) == 1, spec, part) for item in inputs)
     samples = feeds[0].array.shape[0]
     targets = by_name.get(TARGETS) if spec.data.task != "none" else None
@@ -83,6 +93,17 @@ def match_arrays(
         _CHECKS[spec.data.task](targets, tokens, part)
     paired = targets is not None and spec.data.task == "embedding" and _is_flat(targets)
     return Match(feeds, targets, samples, tokens, mask, paired)
+
+
+def _by_use(
+    inputs: Sequence[Signature], arrays: Sequence[ArrayHeader], names: Mapping[str, str]
+) -> dict[str, ArrayHeader]:
+    """Return the arrays by the name of the input or targets that they are, where they are any."""
+    found = {array.name: array for array in arrays}
+    used = {use: found[name] for use, name in names.items()}
+    if len(inputs) == 1 and inputs[0].name not in found and INPUTS in found:
+        used.setdefault(inputs[0].name, found[INPUTS])
+    return {**found, **used}
 
 
 def teaches(task: Task, arrays: Sequence[ArrayHeader]) -> bool:
@@ -130,7 +151,7 @@ def _is_float(item: Signature) -> bool:
 def _feed(
     item: Signature, by_name: dict[str, ArrayHeader], single: bool, spec: Spec, part: str
 ) -> Feed:
-    array = by_name.get(item.name) or (by_name.get(INPUTS) if single else None)
+    array = by_name.get(item.name)
     if array is None:
         wanted = f"{item.name!r} or {INPUTS!r}" if single else repr(item.name)
         raise InputNotFound(

@@ -8,12 +8,13 @@ import numpy as np
 
 from planish.contract.errors import InvalidData
 from planish.contract.spec import Spec
-from planish.gate.arrays import read_headers
-from planish.gate.match import Feed, is_preprocessed, match_arrays
+from planish.gate.arrays import identify_data, read_headers
+from planish.gate.match import NO_NAMES, Feed, is_preprocessed, match_arrays
 from planish.gate.signature import Signature
 from worker.engine.load.arrays import Array, ArrayFile, span
 from worker.engine.load.dataset import Dataset, Source
 from worker.engine.load.finite import check_finite
+from worker.engine.load.parquet import unpack_parquet
 from worker.engine.load.scratch import Scratch
 from worker.engine.load.splits import Splits, split
 from worker.engine.load.targets import check_answers, read_scores, read_targets
@@ -30,7 +31,7 @@ def load_splits(
     Args:
         spec: says task, preprocessing and seed.
         model: what the data must fit.
-        data: ``.npz`` or ``.safetensors``; trains and calibrates.
+        data: ``.npz``, ``.safetensors`` or ``.parquet``; trains and calibrates.
         test_data: the sealed part; without it a fifth of `data` is sealed.
 
     Raises:
@@ -63,8 +64,13 @@ def signature(item: InputSpec) -> Signature:
 
 def _read(spec: Spec, model: AnyModel, path: Path, part: str, answer: tuple[int, ...]) -> Dataset:
     inputs = [signature(item) for item in model.inputs]
-    match = match_arrays(inputs, read_headers(path), spec, part)
-    scratch = Scratch()
+    scratch, names = Scratch(), NO_NAMES
+    if identify_data(path) == "parquet":
+        unpacked = unpack_parquet(path, inputs, spec, part, scratch)
+        path, names = unpacked.path, unpacked.names
+        if unpacked.has_images:
+            spec = _with_channels_last(spec)
+    match = match_arrays(inputs, read_headers(path), spec, part, names)
     file = ArrayFile(path, scratch)
     sources = []
     for feed, item in zip(match.feeds, model.inputs, strict=True):
@@ -75,6 +81,11 @@ def _read(spec: Spec, model: AnyModel, path: Path, part: str, answer: tuple[int,
     targets = read_targets(file, match, spec.data.task, answer, part)
     scores = read_scores(file, match, part)
     return Dataset(tuple(sources), np.arange(match.samples), targets, scores, scratch)
+
+
+def _with_channels_last(spec: Spec) -> Spec:
+    given = spec.data.preprocess.model_copy(update={"layout": "nhwc"})
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"preprocess": given})})
 
 
 def _source(
