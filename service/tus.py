@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ def file_name(headers: Mapping[str, str]) -> str | None:
         key, _, value = item.strip().partition(" ")
         try:
             pairs[key] = base64.b64decode(value, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise InvalidParameter(
                 f"upload-metadata: the value of {key[:50]!r} is not base64 of UTF-8"
             ) from None
@@ -94,7 +93,7 @@ def checksum(headers: Mapping[str, str]) -> Checksum | None:
         raise InvalidParameter(f"upload-checksum: use one of {', '.join(ALGORITHMS)}")
     try:
         digest = base64.b64decode(value, validate=True)
-    except binascii.Error:
+    except ValueError:
         digest = b""
     if len(digest) != hashlib.new(algorithm, usedforsecurity=False).digest_size:
         raise InvalidParameter(f"upload-checksum: not the base64 of a {algorithm}")

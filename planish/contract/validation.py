@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from typing import NoReturn
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +17,7 @@ from planish.contract.spec import FILE_SET, ONE_FILE, Spec
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_JSON_DEPTH = 32
+MAX_FAULTS = 100
 
 
 def parse_json(raw: bytes, limit: int = MAX_SPEC_BYTES) -> object:
@@ -59,8 +61,8 @@ def spec_from(value: object) -> Spec:
 
 
 def field_errors(error: ValidationError, model: type[BaseModel]) -> tuple[FieldError, ...]:
-    """Return one `FieldError` for each fault, in words that say what is allowed."""
-    details = error.errors(include_url=False)
+    """Return one `FieldError` for each fault, `MAX_FAULTS` at most, saying what is allowed."""
+    details = error.errors(include_url=False)[:MAX_FAULTS]
     return tuple(
         FieldError(pointer=_pointer(detail), detail=_sentence(detail, model))
         for detail in details
@@ -159,8 +161,7 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice[:100]!r} stands twice")
     return result
 

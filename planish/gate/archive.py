@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,13 +17,16 @@ from planish.contract.errors import InvalidInput
 MAX_ENTRIES = 20_000
 MAX_DIRECTORY = 8 << 20
 MAX_NAME = 512
+MAX_RATIO = 200
+FREE_BYTES = 256 << 20
+"""An archive may always become this much, however well it is compressed."""
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_FULL = 0xFFFFFFFF
+_SHORT, _FULL = 0xFFFF, 0xFFFFFFFF
 _CHUNK = 1 << 20
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _DESCRIPTOR = 0x1, 0x8
@@ -138,7 +141,20 @@ def read_archive(path: Path, refuse: type[InvalidInput], allow_deflate: bool = F
             if end > start:
                 raise refuse(f"the archive is cut short within {central.name!r}")
             entries[entry.name] = entry
+    _check_ratio(entries.values(), refuse)
     return Archive(path, entries, refuse)
+
+
+def _check_ratio(entries: Iterable[Entry], refuse: type[InvalidInput]) -> None:
+    """Refuse a bomb: deflate makes up to a thousand bytes of one."""
+    size = packed = 0
+    for entry in entries:
+        size, packed = size + entry.size, packed + entry.packed
+    if size > FREE_BYTES + MAX_RATIO * packed:
+        raise refuse(
+            f"the archive becomes {size} bytes from {packed}; at most {MAX_RATIO} times as many "
+            "are taken: save the arrays uncompressed (numpy.savez)"
+        )
 
 
 @dataclass(frozen=True)
@@ -170,7 +186,14 @@ def _directory(file: BinaryIO, size: int, refuse: type[InvalidInput]) -> tuple[i
         record = file.read(_END64.size)
         if len(record) < _END64.size or not record.startswith(b"PK\x06\x06"):
             raise cut
-        *_, count, length, start = _END64.unpack(record)
+        *_, wide_count, wide_length, wide_start = _END64.unpack(record)
+        if not (
+            count in (_SHORT, wide_count)
+            and length in (_FULL, wide_length)
+            and start in (_FULL, wide_start)
+        ):
+            raise refuse("the archive has two end records that say different things")
+        count, length, start = wide_count, wide_length, wide_start
     if start + length != end:
         raise cut
     if count > MAX_ENTRIES or length > MAX_DIRECTORY:

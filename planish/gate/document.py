@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NoReturn
 
 from planish.contract.errors import InvalidModel
+from planish.gate.strict_json import load_json
 
 
 @dataclass(frozen=True)
@@ -89,18 +88,8 @@ def parse(raw: bytes, where: str) -> Value:
     Raises:
         InvalidModel: not UTF-8 JSON, a key twice, NaN, or nested too deep.
     """
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            raise ValueError("a key stands twice")
-        return members
-
-    def constant(text: str) -> NoReturn:
-        raise ValueError(f"{text} is not JSON")
-
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
-    except (ValueError, RecursionError) as error:
+        value = load_json(raw)
+    except ValueError as error:
         raise InvalidModel(f"{where} is not valid JSON: {str(error)[:200]}") from None
     return Value(value, where)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
 
 from planish.contract.errors import InvalidData
+from planish.gate.strict_json import load_json
 
 MAX_NOTE = 1 << 20
 MAX_CLASSES = 1_000_000
@@ -45,12 +44,13 @@ def read_features(notes: Mapping[str, str]) -> Mapping[str, Feature]:
     if raw is None:
         return {}
     try:
-        note = json.loads(raw, object_pairs_hook=_unique, parse_constant=_constant)
-        features = note["info"]["features"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        note = load_json(raw.encode())
+    except ValueError as error:
         raise _damaged(str(error)[:200]) from None
+    info = note.get("info") if isinstance(note, dict) else None
+    features = info.get("features") if isinstance(info, dict) else None
     if not isinstance(features, dict):
-        raise _damaged("features is no object")
+        raise _damaged("it has no info.features")
     return {name: _feature(value) for name, value in features.items()}
 
 
@@ -85,17 +85,6 @@ def _fixed(sizes: list[object]) -> tuple[int, ...]:
     """Return the sizes of an array or list; nothing where one of them is free."""
     fixed = tuple(size for size in sizes if type(size) is int and 0 <= size < 1 << 40)
     return fixed if len(fixed) == len(sizes) <= MAX_RANK else ()
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a key stands twice")
-    return members
-
-
-def _constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _damaged(why: str) -> InvalidData:

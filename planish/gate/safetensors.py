@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from planish.contract.errors import InvalidInput
+from planish.gate.strict_json import load_json
 
 MAX_HEADER = 8 << 20
 MAX_TENSORS = 100_000
@@ -64,7 +63,7 @@ def read_tensors(path: Path, refuse: type[InvalidInput]) -> tuple[TensorEntry, .
         if length > MAX_HEADER:
             raise refuse(f"the safetensors header has {length} bytes; at most {MAX_HEADER}")
         header = _json(file.read(length), refuse)
-    header.pop("__metadata__", None)
+    _check_notes(header.pop("__metadata__", {}), refuse)
     if len(header) > MAX_TENSORS:
         raise refuse(f"the file has {len(header)} tensors; at most {MAX_TENSORS} are taken")
     entries = [_entry(name, value, 8 + length, refuse) for name, value in header.items()]
@@ -80,22 +79,19 @@ def read_tensors(path: Path, refuse: type[InvalidInput]) -> tuple[TensorEntry, .
 
 
 def _json(raw: bytes, refuse: type[InvalidInput]) -> dict[str, object]:
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        keys = dict(pairs)
-        if len(keys) != len(pairs):
-            raise ValueError("a name stands twice")
-        return keys
-
-    def constant(text: str) -> NoReturn:
-        raise ValueError(f"{text} is not JSON")
-
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
-    except (ValueError, RecursionError) as error:
+        header = load_json(raw)
+    except ValueError as error:
         raise refuse(f"the safetensors header is not valid JSON: {str(error)[:200]}") from None
     if not isinstance(header, dict):
         raise refuse("the safetensors header is not a JSON object")
     return header
+
+
+def _check_notes(notes: object, refuse: type[InvalidInput]) -> None:
+    """Refuse metadata that is anything but texts by name; readers differ on the rest."""
+    if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
+        raise refuse("the safetensors header's __metadata__ holds other things than texts")
 
 
 def _entry(name: str, value: object, base: int, refuse: type[InvalidInput]) -> TensorEntry:

@@ -14,6 +14,7 @@ from planish.gate.document import Value
 
 MAX_EXPRESSION = 2000
 
+_INTEGER = re.compile(r"-?\d{1,19}", re.ASCII)
 _SYMBOL = re.compile(r"[a-z]{1,4}\d{0,9}")
 _FUNCTIONS = frozenset(
     ("Add", "Mul", "Pow", "FloorDiv", "CleanDiv", "CeilDiv", "Mod", "PythonMod", "Max", "Min")
@@ -42,10 +43,13 @@ def read_size(value: Value) -> int | str:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise refused from None
-    expression = _expression(tree.body)
+    try:
+        expression = _expression(tree.body)
+    except RecursionError:
+        raise refused from None
     if expression is None:
         raise refused
-    return int(expression) if expression.lstrip("-").isdigit() else expression
+    return int(expression) if _INTEGER.fullmatch(expression) else expression
 
 
 def is_symbol(size: int | str) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from planish.contract.errors import InvalidData, InvalidModel, PlanishError
 from planish.gate.archive import read_archive
 from planish.gate.identify import identify_model
+from tests.hostile.fuzz.zips import Member, write_zip
 
 
 def _zip(path: Path, members: list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> Path:
@@ -135,3 +136,20 @@ def test_a_file_cut_anywhere_is_refused(
             read_archive(cut, InvalidModel)
         with pytest.raises(PlanishError):
             identify_model(cut)
+
+
+def test_two_end_records_that_disagree_are_refused(tmp_path: Path) -> None:
+    members = [Member(b"a", b"1"), Member(b"b", b"2")]
+    (tmp_path / "same.zip").write_bytes(write_zip(members, wide=True))
+    assert len(read_archive(tmp_path / "same.zip", InvalidModel).entries) == 2
+    (tmp_path / "other.zip").write_bytes(write_zip(members, {"count": 1}, wide=True))
+    with pytest.raises(InvalidModel, match="two end records"):
+        read_archive(tmp_path / "other.zip", InvalidModel)
+
+
+def test_a_bomb_is_refused_by_what_it_declares(tmp_path: Path) -> None:
+    size = {"size": 1 << 30}
+    bomb = Member(b"a", bytes(1 << 20), deflated=True, local=size, central=size)
+    (tmp_path / "a.zip").write_bytes(write_zip([bomb]))
+    with pytest.raises(InvalidData, match="at most 200 times"):
+        read_archive(tmp_path / "a.zip", InvalidData, allow_deflate=True)

@@ -28,8 +28,9 @@ class PlanishError(Exception):
     job: Job | None = None
 
     def __init__(self, detail: str, errors: tuple[FieldError, ...] = ()) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        # Details quote what strangers sent; a lone surrogate could not be sent back.
+        self.detail = detail.encode("utf-8", "backslashreplace").decode()
+        super().__init__(self.detail)
         self.errors = errors
 
     def __reduce__(self) -> tuple[type[PlanishError], tuple[str, tuple[FieldError, ...]]]:

@@ -1,0 +1,1 @@
+"""What strangers might send: a corpus of hostile files, and mutators that make more of them."""
