@@ -25,6 +25,7 @@ ENV_LIVE_JOBS = "PLANISH_LIVE_JOBS"
 ENV_UPLOAD_BYTES = "PLANISH_UPLOAD_BYTES_PER_DAY"
 ENV_WEBHOOKS = "PLANISH_WEBHOOKS"
 ENV_MAX_CONNECTIONS = "PLANISH_MAX_CONNECTIONS_PER_ADDRESS"
+ENV_NATIVE_CODE = "PLANISH_NATIVE_CODE"
 ENV_HOSTS = "PLANISH_HOSTS"
 ENV_PROXIES = "PLANISH_TRUSTED_PROXIES"
 
@@ -51,6 +52,7 @@ class ServiceSettings:
         rendezvous: host:port where the machines of a job meet; None: jobs have one machine.
         shares: what one tenant may use.
         webhooks: where messages about finished jobs may go.
+        native_code: whether jobs may ask for the output ``aotinductor``.
         hosts: names in ``Host`` that are answered, beside loopback ones; empty: any with keys, only
             loopback ones without.
         proxies: addresses and networks whose ``X-Forwarded-For`` and ``-Proto`` are believed.
@@ -66,6 +68,7 @@ class ServiceSettings:
     rendezvous: str | None = None
     shares: Shares = field(default_factory=Shares)
     webhooks: Reach = Reach.OFF
+    native_code: bool = False
     hosts: frozenset[str] = frozenset()
     proxies: tuple[str, ...] = ()
 
@@ -106,6 +109,7 @@ class ServiceSettings:
                 upload_bytes_per_day=_number(ENV_UPLOAD_BYTES, Shares.upload_bytes_per_day),
             ),
             webhooks=_reach(),
+            native_code=_allowed(ENV_NATIVE_CODE),
             hosts=frozenset(_host(name) for name in _list(ENV_HOSTS)),
             proxies=tuple(_network(text) for text in _list(ENV_PROXIES)),
         )
@@ -128,6 +132,13 @@ def _reach() -> Reach:
     except ValueError:
         allowed = ", ".join(Reach)
         raise InvalidSettingsError(f"{ENV_WEBHOOKS}={text!r}: use one of {allowed}") from None
+
+
+def _allowed(name: str) -> bool:
+    text = os.environ.get(name) or "deny"
+    if text not in ("allow", "deny"):
+        raise InvalidSettingsError(f"{name}={text!r}: use one of allow, deny")
+    return text == "allow"
 
 
 def _list(name: str) -> list[str]:

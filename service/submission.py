@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import redis
 from starlette.requests import Request
 
-from planish.contract.checks import check_resources
+from planish.contract.checks import check_native_code, check_resources
 from planish.contract.errors import (
     InvalidParameter,
     InvalidSpec,
@@ -153,6 +153,7 @@ def _look(desk: Desk, spec: Spec, paths: Mapping[str, Source]) -> None:
     if spec.resources.gpus or spec.resources.nodes > 1:
         meets = desk.settings.rendezvous is not None
         check_resources(spec, desk.ledger.fleet().gpus_max, rendezvous=meets)
+    check_native_code(spec, allowed=desk.settings.native_code)
     check_upload(spec, paths)
 
 

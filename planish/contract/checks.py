@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
-from planish.contract.errors import InvalidRecipe, MissingPart, UnsatisfiableResources
+from planish.contract.errors import (
+    InvalidRecipe,
+    MissingPart,
+    OutputNotAllowed,
+    UnsatisfiableResources,
+)
 from planish.contract.passes.distill import CLASSES
 from planish.contract.problem import FieldError
 from planish.contract.recipe import (
@@ -73,6 +79,23 @@ def check_student(spec: Spec, *, has_file: bool) -> None:
             "into the recipe, or send a student file"
         )
         raise InvalidRecipe(detail, (FieldError(pointer="/recipe", detail=detail),))
+
+
+def check_native_code(spec: Spec, *, allowed: bool) -> None:
+    """Refuse native code where the operator has not allowed it.
+
+    Raises:
+        OutputNotAllowed: `outputs` names ``aotinductor``.
+    """
+    if allowed or "aotinductor" not in spec.outputs:
+        return
+    others = [name for name in spec.outputs if name != "aotinductor"] or ["pt2"]
+    detail = (
+        "aotinductor is native code, compiled on the worker and run by whoever opens it; the "
+        "operator of this server has not allowed it (PLANISH_NATIVE_CODE=allow). Set outputs to "
+        f"{json.dumps(others)}, or compile the .pt2 yourself with torch._inductor"
+    )
+    raise OutputNotAllowed(detail, (FieldError(pointer="/outputs", detail=detail),))
 
 
 def check_resources(spec: Spec, fleet_gpus: int, *, rendezvous: bool) -> None:

@@ -191,7 +191,7 @@ class Webhook(Strict):
     url: str = Field(min_length=1, max_length=2000, description="https://…")
 
 
-Output = Literal["onnx", "pt2", "openvino"]
+Output = Literal["onnx", "pt2", "openvino", "safetensors", "aotinductor"]
 FORMATS: dict[str, Output] = {"onnxruntime": "onnx", "openvino": "openvino", "torch": "pt2"}
 """What each runtime loads; the default of `outputs`."""
 

@@ -32,7 +32,10 @@ RECIPE: list[JsonValue] = [
     {"op": "distill", "train": {"epochs": 4, "lr": 0.02, "batch_size": 64}},
     {"op": "quantize", "samples": 256},
 ]
-ARTIFACTS = {"model.onnx", "model.pt2", "report.json", "report.html", "manifest.json", "load.py"}
+ARTIFACTS = {
+    *("model.onnx", "model.pt2", "report.json", "report.html", "manifest.json", "load.py"),
+    *("requirements.txt", "reference.npz"),
+}
 
 
 @dataclass

@@ -18,7 +18,10 @@ from worker.engine.report.html import render
 from worker.engine.report.result import result_of
 
 pytest.importorskip("openvino")
-ALWAYS = {"report.json", "report.html", "manifest.json", "load.py"}
+ALWAYS = {
+    *("report.json", "report.html", "manifest.json"),
+    *("load.py", "requirements.txt", "reference.npz"),
+}
 
 
 def run(model: Path, out: Path, recipe: list[JsonValue], **more: JsonValue) -> Report:

@@ -14,6 +14,7 @@ from planish.contract.job import EventType
 from planish.contract.recipe import op_of
 from planish.contract.report import Reload, Report
 from planish.contract.spec import FORMATS, Target
+from planish.contract.wire import REFERENCE
 from planish.gate.parts import riders_of
 from worker.engine.comparison import Comparison, compare_sides
 from worker.engine.controls import judged
@@ -64,7 +65,10 @@ def _run(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Progress) ->
     prepared = prepare(inputs)
     stages.begin("baseline")
     runtime = spec.target.runtime
-    before = export(prepared.original, scratch / "baseline", spec.outputs, runtime)
+    main = main_output(spec.outputs, runtime)
+    # Every format, so that one that cannot be written fails now; native code takes minutes.
+    tried = [name for name in spec.outputs if name != "aotinductor" or name == main]
+    before = export(prepared.original, scratch / "baseline", tried, runtime)
     worked = run_passes(prepared, stages, progress)
     stages.begin("export")
     after = export(worked.model, scratch / "optimized", spec.outputs, runtime)
@@ -73,12 +77,21 @@ def _run(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Progress) ->
     compared = compare_sides(prepared, before[measured], after[measured], progress)
     stages.begin("reload")
     published = [after[output] for output in spec.outputs]
-    reload = check_reload(worked.model, published, spec.target.threads, spec.seed)
+    reference = scratch / REFERENCE
+    reload = check_reload(
+        worked.model,
+        published,
+        spec.target.threads,
+        spec.seed,
+        original=prepared.original,
+        reference=reference,
+    )
     stages.begin("report")
     report = build_report(_findings(inputs, prepared, worked, before, after, compared, reload))
     for warning in report.warnings:
         progress.event(EventType.WARNING, {"message": warning})
-    publish(out_dir, after, report, spec, riders_of(inputs.student or inputs.model))
+    riders = riders_of(inputs.student or inputs.model)
+    publish(out_dir, after, report, spec, riders, reference)
     return report
 
 

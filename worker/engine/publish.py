@@ -12,7 +12,7 @@ from torch.onnx.errors import OnnxExporterError
 from planish.contract.errors import InvalidModel
 from planish.contract.report import Report
 from planish.contract.spec import FORMATS, Output, Spec
-from planish.contract.wire import REPORT_HTML, REPORT_JSON
+from planish.contract.wire import REFERENCE, REPORT_HTML, REPORT_JSON
 from planish.gate.parts import Part
 from worker.engine.measure.size import parts_of
 from worker.engine.model import Model
@@ -20,14 +20,19 @@ from worker.engine.report.html import render
 from worker.engine.report.result import MODEL_FILES
 from worker.engine.save.loader import write_loader
 from worker.engine.save.manifest import write_manifest
+from worker.engine.save.native import save_aotinductor
 from worker.engine.save.onnx import save_onnx
 from worker.engine.save.openvino_ir import save_openvino
 from worker.engine.save.pt2 import save_pt2
+from worker.engine.save.requirements import write_requirements
+from worker.engine.save.weights import save_safetensors
 
 WRITERS: dict[Output, Callable[[Model, Path], None]] = {
     "onnx": save_onnx,
     "openvino": save_openvino,
     "pt2": save_pt2,
+    "safetensors": save_safetensors,
+    "aotinductor": save_aotinductor,
 }
 Files = Mapping[Output, Path]
 
@@ -52,7 +57,12 @@ def export(model: Model, folder: Path, outputs: Iterable[Output], runtime: str) 
 
 
 def publish(
-    out_dir: Path, files: Files, report: Report, spec: Spec, riders: Sequence[Part] = ()
+    out_dir: Path,
+    files: Files,
+    report: Report,
+    spec: Spec,
+    riders: Sequence[Part] = (),
+    reference: Path | None = None,
 ) -> None:
     """Fill the folder with exactly what the client gets; the manifest comes last and names all.
 
@@ -62,15 +72,19 @@ def publish(
         report: goes along as JSON and as a page.
         spec: what was asked for.
         riders: companions of the upload (tokenizer, configs, licence), which stay as they came.
+        reference: inputs and the outputs that belong to them, for `planish verify`.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     for output in spec.outputs:
         for part in parts_of(files[output]):
             shutil.move(part, out_dir / part.name)
+    if reference is not None:
+        shutil.move(reference, out_dir / REFERENCE)
     (out_dir / REPORT_JSON).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (out_dir / REPORT_HTML).write_text(render(report), encoding="utf-8")
     for rider in riders:
         shutil.copyfile(rider.path, out_dir / rider.name)
     write_loader(out_dir)
+    write_requirements(out_dir, spec.outputs)
     versions = report.environment["versions"]
     write_manifest(out_dir, spec, versions if isinstance(versions, dict) else {})

@@ -32,6 +32,7 @@
     │   ├── ConversionFailed   422  conversion_failed
     │   │   └── FileDenied           422  file_denied
     │   ├── SandboxUnavailable       422  sandbox_unavailable
+    │   ├── OutputNotAllowed         422  output_not_allowed
     │   ├── InvalidModel       422  invalid_model
     │   │   ├── UnknownFormat        422  unknown_model_format
     │   │   ├── OperatorNotAllowed   422  operator_not_allowed
@@ -95,6 +96,7 @@ from planish.contract.errors.input import (
     NonFiniteData,
     NothingChanged,
     OperatorNotAllowed,
+    OutputNotAllowed,
     SandboxUnavailable,
     StateDictMismatch,
     UnknownArchitecture,
@@ -181,6 +183,7 @@ __all__ = [
     "OffsetMismatch",
     "OperatorNotAllowed",
     "OutOfMemory",
+    "OutputNotAllowed",
     "PlanishError",
     "QuotaExceeded",
     "RangeNotSatisfiable",

@@ -23,6 +23,9 @@ from worker.engine.save.pt2 import save_pt2
 
 ALLOWED = {
     "argparse",
+    "functools",
+    "importlib",
+    "json",
     "sys",
     "collections",
     "pathlib",

@@ -1,15 +1,15 @@
 """Does every artifact open in a fresh process, and does it still give the same outputs?
 
 The fresh process runs the very ``load.py`` that travels with the artifacts. Its outputs are held
-against those of the same file in this process (ONNX, IR), or of the graph itself (pt2). Same
-runtime, same thread count: all that may differ is the order of float sums, hence the tolerance of
-1e-3 of the largest output.
+against those of the same file in this process (ONNX, IR), or of the graph itself (what torch runs).
+Same runtime, same thread count: all that may differ is the order of float sums, hence the tolerance
+of 1e-3 of the largest output.
 
-ONNX and IR are held against the torch graph as well. There a float model may differ by as much, but
-integer kernels round ties otherwise than torch does, and one step in an early layer moves later
-ones: an int8 file passes while the error stays below half the norm of the outputs, far above
-rounding and far below what a misplaced scale, layer or axis does. Runtimes round 16-bit floats in
-other places than torch does (or not at all), by some multiples of the type's precision.
+ONNX, IR and native code are held against the torch graph as well. There a float model may differ by
+as much, but integer kernels round ties otherwise than torch does, and one step in an early layer
+moves later ones: an int8 file passes while the error stays below half the norm of the outputs, far
+above rounding and far below what a misplaced scale, layer or axis does. Runtimes round 16-bit
+floats in other places than torch does (or not at all), by some multiples of the type's precision.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils import _pytree as pytree
 
 from planish.contract.errors import ReloadMismatch
 from planish.contract.report import Reload
 from worker.engine.measure.opened import Settings, open_model
-from worker.engine.model import Model
+from worker.engine.measure.reference import ORIGINAL, reference_inputs, write_reference
+from worker.engine.model import AnyModel
 from worker.engine.save.loader import LOADER_SOURCE
+from worker.engine.save.standalone import NATIVE
 
 SAME_RUNTIME = 1e-3
 FLOAT_EXPORT = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -40,44 +41,65 @@ _SHOWN_ERROR = 500
 Outputs = list[NDArray[np.generic]]
 
 
-def check_reload(model: Model, paths: Sequence[Path], threads: int, seed: int = 0) -> Reload:
+def check_reload(
+    model: AnyModel,
+    paths: Sequence[Path],
+    threads: int,
+    seed: int = 0,
+    *,
+    original: AnyModel | None = None,
+    reference: Path | None = None,
+) -> Reload:
     """Open each artifact of a model in a fresh process and compare outputs.
 
     Args:
         model: what the artifacts were saved from.
-        paths: `.onnx`, `.xml` and `.pt2` files.
+        paths: `.onnx`, `.xml`, `.pt2`, `.safetensors` and `.aoti.pt2` files.
         threads: computing threads of ONNX Runtime and OpenVINO, the same on both sides.
         seed: of the noise that is sent through.
+        original: the uploaded model; its outputs go into the reference.
+        reference: file to keep the noise and all outputs in, for later checks.
 
     Raises:
         ReloadMismatch: a file does not open, or its outputs are others.
     """
-    inputs = model.example(_BATCH, seed)
-    with torch.no_grad():
-        graph = [value.numpy() for value in pytree.tree_leaves(model.module(*inputs))]
+    inputs = reference_inputs(model, model.batch or _BATCH, seed)
+    graph = model.outputs(inputs)
     worst = 0.0
+    found: dict[str, Outputs] = {}
     for path in paths:
-        if path.suffix == ".pt2":
-            # In torch, as the graph above did: with this process's number of threads.
-            used, expected = torch.get_num_threads(), graph
-        else:
+        reloaded = found[path.name] = _fresh_outputs(model, path, inputs, _threads(path, threads))
+        if path.name.endswith(NATIVE):
+            _check_export(model, path, graph, reloaded)
+            continue
+        expected = graph
+        if path.suffix in (".onnx", ".xml"):
             settings = Settings("openvino" if path.suffix == ".xml" else "onnxruntime", threads)
-            used, expected = threads, open_model(path, settings).run([i.numpy() for i in inputs])
+            expected = open_model(path, settings).run([i.numpy() for i in inputs])
             _check_export(model, path, graph, expected)
-        reloaded = _fresh_outputs(model, path, inputs, used)
         worst = max(worst, _check_same(path, expected, reloaded))
+    if reference is not None:
+        if original is not None:
+            found[ORIGINAL] = original.outputs(inputs)
+        write_reference(reference, _named(model, inputs), found)
     return Reload(ok=True, max_abs_error=worst)
 
 
+def _threads(path: Path, threads: int) -> int:
+    """What torch runs is held against this process's graph: with its number of threads."""
+    return threads if path.suffix in (".onnx", ".xml") else torch.get_num_threads()
+
+
+def _named(model: AnyModel, inputs: Sequence[torch.Tensor]) -> dict[str, NDArray[np.generic]]:
+    return {spec.name: tensor.numpy() for spec, tensor in zip(model.inputs, inputs, strict=True)}
+
+
 def _fresh_outputs(
-    model: Model, path: Path, inputs: Sequence[torch.Tensor], threads: int
+    model: AnyModel, path: Path, inputs: Sequence[torch.Tensor], threads: int
 ) -> Outputs:
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
         stored, answers = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
-        arrays = {
-            spec.name: tensor.numpy() for spec, tensor in zip(model.inputs, inputs, strict=True)
-        }
-        np.savez(stored, **arrays)  # type: ignore[arg-type]  # the stub mixes up a keyword
+        np.savez(stored, **_named(model, inputs))  # type: ignore[arg-type]  # the stub mixes up a keyword
         # -P: the script's own folder holds modules that must not shadow installed packages.
         command = [sys.executable, "-P", str(LOADER_SOURCE), str(path.resolve())]
         options = ["--inputs", str(stored), "--outputs", str(answers), "--threads", str(threads)]
@@ -103,8 +125,8 @@ def _check_same(path: Path, expected: Outputs, reloaded: Outputs) -> float:
     return worst
 
 
-def _check_export(model: Model, path: Path, graph: Outputs, exported: Outputs) -> None:
-    """Hold an ONNX or IR file against the torch graph that it was written from.
+def _check_export(model: AnyModel, path: Path, graph: Outputs, exported: Outputs) -> None:
+    """Hold a file of another runtime against the torch graph that it was written from.
 
     A dynamic int8 file is another function than its float graph; only its shapes are held.
     """

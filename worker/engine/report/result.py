@@ -15,6 +15,8 @@ MODEL_FILES: dict[Output, str] = {
     "onnx": "model.onnx",
     "openvino": "model.xml",
     "pt2": "model.pt2",
+    "safetensors": "model.safetensors",
+    "aotinductor": "model.aoti.pt2",
 }
 
 

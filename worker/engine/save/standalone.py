@@ -1,7 +1,9 @@
 """Load and run this model: `python load.py`, or `from load import load`.
 
-A `.onnx` file needs numpy and onnxruntime, an `.xml` file (with its `.bin`) numpy and openvino, a
-`.pt2` file numpy and torch.
+`pip install -r requirements.txt` gets what the files need: numpy, and onnxruntime for `.onnx`,
+openvino for `.xml` (with its `.bin`), torch for `.pt2`, torch and safetensors for `.safetensors`
+(with architecture.json and rebuild.py). An `.aoti.pt2` is native code, made for one kind of
+processor and one version of torch: open it only if you trust where it comes from.
 
     python load.py                           one batch of noise through the model beside this script
     python load.py --inputs in.npz --outputs out.npz      your arrays, one for each input name
@@ -11,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-MODELS = {"model.onnx": "onnxruntime", "model.xml": "openvino", "model.pt2": "torch"}
+MODELS = {
+    "model.onnx": "onnxruntime",
+    "model.xml": "openvino",
+    "model.pt2": "torch",
+    "model.safetensors": "torch",
+    "model.aoti.pt2": "torch",
+}
+NATIVE = ".aoti.pt2"
+NATIVE_INPUTS = "PLANISH_INPUTS"
 PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
@@ -84,7 +96,7 @@ def load(
     """Open a model file; without a path, the one that lies beside this script.
 
     Args:
-        path: a `.onnx`, `.xml` or `.pt2` file.
+        path: a `.onnx`, `.xml`, `.pt2`, `.safetensors` or `.aoti.pt2` file.
         threads: computing threads; None leaves it to the runtime.
         runtime: ``onnxruntime``, ``openvino`` (opens `.onnx` too) or ``torch``; None for the one
             that the file's ending names.
@@ -196,11 +208,29 @@ def _open_openvino(
 
 def _open_torch(path: Path, threads: int | None, device: str) -> Network:
     import torch
-    from torch.ao.quantization.fx import _decomposed  # noqa: F401  # registers the q/dq operators
     from torch.utils import _pytree as pytree
 
     if threads is not None:
         torch.set_num_threads(threads)
+    if path.suffix == ".safetensors":
+        inputs, module = _rebuilt(path, device)
+    elif path.name.endswith(NATIVE):
+        inputs, module = _native(path)
+    else:
+        inputs, module = _exported(path, device)
+
+    def run(arrays: list[Array]) -> list[Array]:
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
+        with torch.inference_mode():
+            return [value.cpu().numpy() for value in pytree.tree_leaves(module(*tensors))]
+
+    return Network(inputs, run)
+
+
+def _exported(path: Path, device: str) -> tuple[list[Input], Callable[..., Any]]:
+    import torch
+    from torch.ao.quantization.fx import _decomposed  # noqa: F401  # registers the q/dq operators
+
     program = torch.export.load(path)
     values: Mapping[str, Any] = {
         node.name: node.meta["val"]
@@ -213,14 +243,28 @@ def _open_torch(path: Path, threads: int | None, device: str) -> Network:
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    module = program.module()
+    return inputs, program.module()
 
-    def run(arrays: list[Array]) -> list[Array]:
-        tensors = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
-        with torch.inference_mode():
-            return [value.cpu().numpy() for value in pytree.tree_leaves(module(*tensors))]
 
-    return Network(inputs, run)
+def _rebuilt(path: Path, device: str) -> tuple[list[Input], Callable[..., Any]]:
+    """Have rebuild.py, which lies beside this script, make the network from architecture.json."""
+    spec = importlib.util.spec_from_file_location("rebuild", Path(__file__).with_name("rebuild.py"))
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError("rebuild.py does not lie beside this script")
+    builder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(builder)
+    description = path.with_name("architecture.json")
+    stated = json.loads(description.read_bytes())["inputs"]
+    inputs = [Input(item["name"], tuple(item["shape"]), item["dtype"]) for item in stated]
+    return inputs, builder.rebuild(description, path).to(device)
+
+
+def _native(path: Path) -> tuple[list[Input], Callable[..., Any]]:
+    from torch._inductor import aoti_load_package
+
+    module = aoti_load_package(str(path))
+    stated = json.loads(module.get_metadata()[NATIVE_INPUTS])
+    return [Input(name, tuple(shape), dtype) for name, shape, dtype in stated], module
 
 
 def _sizes(value: Any) -> tuple[int | str, ...]:  # noqa: ANN401  # torch is not imported up here
@@ -231,7 +275,7 @@ def main() -> None:
     """Run one batch and say what went in and came out."""
     parser = argparse.ArgumentParser(description="Load the model and run one batch.")
     parser.add_argument(
-        "model", nargs="?", help="a .onnx, .xml or .pt2 file; default: beside this script"
+        "model", nargs="?", help="a model file; default: the first one beside this script"
     )
     parser.add_argument("--runtime", help="onnxruntime, openvino or torch; default: by the file")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for torch")
