@@ -44,7 +44,7 @@ print(" ".join(sorted(sys.modules)))
 """
 
 # Modules on the far side of the wall: they are only ever started as processes of their own.
-ENTRIES = {"worker": "child,zygote,demo_model,join,__main__"}
+ENTRIES = {"worker": "child,zygote,demo_model,join,converter,__main__"}
 
 
 @pytest.mark.parametrize("package", sorted(WALLS))

@@ -38,6 +38,7 @@ class End(Enum):
     CANCELLED = "somebody asked for a cancel"
     OVERDUE = "resources.run_seconds are over"
     STOPPING = "the worker stops"
+    FLOODED = "it writes more than it may"
 
 
 class Interrupted(Exception):
@@ -130,6 +131,7 @@ class Attempt:
         child: the process that works.
         lifeline: says when the worker stops.
         run_seconds: how long the child may run.
+        look: called about every second; may raise `Interrupted`.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Attempt:
         child: Child,
         lifeline: Lifeline,
         run_seconds: float,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._claim = claim
@@ -147,11 +150,17 @@ class Attempt:
         self._child = child
         self._lifeline = lifeline
         self._deadline = time.monotonic() + run_seconds
+        self._look = look
         self._inbox = Inbox(child.channel)
         self._tracker = Tracker()
         self._events: deque[EventMessage] = deque()
         self._changed = self._urgent = False
         self._shown = 0.0
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage that the child is in, or was in at its end."""
+        return self._tracker.progress().stage
 
     def watch(self) -> int:
         """Return the child's exit code when it ends by itself; negative: by that signal.
@@ -175,6 +184,7 @@ class Attempt:
             raise Interrupted(End.STOPPING)
         if time.monotonic() >= self._deadline:
             raise Interrupted(End.OVERDUE)
+        self._look()
 
     def _show(self) -> None:
         """Beat when it is time, or when there is something new to show."""

@@ -19,12 +19,14 @@ import torch
 
 from planish.contract.errors import InternalError, OutOfMemory, PlanishError, StorageFull
 from planish.gate.parts import Source
+from planish.guard.lock import close
 from planish.store.durable import sync_tree
 from worker.engine.pipeline import JobInputs, make_plan, optimize
 from worker.engine.report.result import result_of
 from worker.exchange import Draft, Request, Stored, source_of
 from worker.logs import PlainFormatter, log_to
 from worker.progress import ChannelProgress
+from worker.sandbox.profiles import engine_lock
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,10 @@ def main(argument: str, channel: int) -> int:
         The exit code: 0 when a draft with a result or a plan was written, 1 with an error.
     """
     request = Request.model_validate_json(Path(argument).read_bytes())
+    parent = os.getppid()
     _settle_in(request)
+    if request.guarded:
+        close(engine_lock(request), parent)
     began = time.monotonic()
     draft = _attempt(request, ChannelProgress(channel))
     _write(request.draft, draft)
@@ -47,7 +52,7 @@ def main(argument: str, channel: int) -> int:
 def _settle_in(request: Request) -> None:
     """Give this process its threads, devices and temporary folder; its children inherit them."""
     log_to(sys.stderr, PlainFormatter())
-    os.environ["TMPDIR"] = tempfile.tempdir = str(request.scratch)
+    os.environ["TMPDIR"] = os.environ["HOME"] = tempfile.tempdir = str(request.scratch)
     os.chdir(request.scratch)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[: request.spec.resources.gpus])

@@ -57,6 +57,7 @@ class Request(Frozen):
         rendezvous: where the machines of one job meet, host:port.
         draft: where the result goes.
         threads: intra-op threads of torch.
+        guarded: whether the process locks itself in before it works.
     """
 
     job_id: str
@@ -73,6 +74,7 @@ class Request(Frozen):
     rendezvous: str | None = None
     draft: Path
     threads: int = Field(ge=1)
+    guarded: bool = False
 
 
 class Draft(Frozen):

@@ -19,7 +19,11 @@ from worker.zygote import receive
 log = logging.getLogger(__name__)
 
 ENTRY = "worker.child:main"
-PRELOAD = ("torch", "torch._dynamo", "torch.optim", "worker.engine.pipeline", "worker.child")
+OPENER = "worker.sandbox.converter:main"
+PRELOAD = (
+    *("torch", "torch._dynamo", "torch.optim"),
+    *("worker.engine.pipeline", "worker.child", "worker.sandbox.converter"),
+)
 BOOT_SECONDS = 120.0
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,11 +105,15 @@ class Launcher:
         preload: modules that the zygote imports; they must not start threads.
         entry: ``module:function`` that a child runs as ``entry(argument, channel)``; it returns the
             exit code.
+        opener: likewise, for the process that opens an upload.
     """
 
-    def __init__(self, preload: Sequence[str] = PRELOAD, entry: str = ENTRY) -> None:
+    def __init__(
+        self, preload: Sequence[str] = PRELOAD, entry: str = ENTRY, opener: str = OPENER
+    ) -> None:
         self._preload = tuple(preload)
         self._entry = entry
+        self._opener = opener
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._child: Child | None = None
@@ -139,19 +147,21 @@ class Launcher:
         log.info("zygote ready", extra={"zygote": self._process.pid})
         return ours
 
-    def launch(self, argument: str, log_file: int) -> Child:
+    def launch(self, argument: str, log_file: int, *, opens: bool = False) -> Child:
         """Fork a child.
 
         Args:
             argument: handed to the entry.
             log_file: descriptor that becomes its stdout and stderr.
+            opens: whether it opens an upload: then it runs the opener, not the entry.
 
         Raises:
             ZygoteFailed: no zygote could be had.
         """
         if self._child is not None and self._child.poll() is None:
             self.close()  # the last child could not be killed: its zygote still waits for it
-        request = json.dumps({"entry": self._entry, "argument": argument}).encode()
+        entry = self._opener if opens else self._entry
+        request = json.dumps({"entry": entry, "argument": argument}).encode()
         for _ in range(2):
             zygote = self.start()
             self._child = _fork(zygote, request, log_file)

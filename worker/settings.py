@@ -12,6 +12,9 @@ ENV_GPUS = "PLANISH_WORKER_GPUS"
 ENV_LEASE = "PLANISH_LEASE_SECONDS"
 ENV_RETRY = "PLANISH_RETRY_SECONDS"
 ENV_RENDEZVOUS = "PLANISH_RENDEZVOUS"
+ENV_CONVERT = "PLANISH_CONVERT_SECONDS"
+ENV_UNGUARDED = "PLANISH_UNGUARDED"
+ENV_ENGINE_GUARDS = "PLANISH_ENGINE_GUARDS"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class WorkerSettings:
         lease_seconds: a job whose worker has been silent for so long is given to another one.
         retry_seconds: pause before a crashed job is tried again; it doubles with each crash.
         rendezvous: host:port where the machines of one job meet; None: jobs have one machine.
+        convert_seconds: how long a small upload may take to be opened; large ones get more.
+        unguarded: whether all formats are taken where the kernel gives no sandbox.
+        engine_guards: whether the process that works on a job is locked in too.
     """
 
     store: StoreSettings
@@ -33,6 +39,9 @@ class WorkerSettings:
     lease_seconds: float = 30.0
     retry_seconds: float = 10.0
     rendezvous: str | None = None
+    convert_seconds: float = 120.0
+    unguarded: bool = False
+    engine_guards: bool = True
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -43,6 +52,8 @@ class WorkerSettings:
             )
         if self.lease_seconds <= 0 or self.retry_seconds < 0:
             raise ValueError(f"{ENV_LEASE} must be above 0 and {ENV_RETRY} not below")
+        if self.convert_seconds <= 0:
+            raise ValueError(f"{ENV_CONVERT} must be above 0; got {self.convert_seconds}")
 
     @property
     def lease_ms(self) -> int:
@@ -63,6 +74,9 @@ class WorkerSettings:
             lease_seconds=float(os.environ.get(ENV_LEASE) or 30.0),
             retry_seconds=float(os.environ.get(ENV_RETRY) or 10.0),
             rendezvous=os.environ.get(ENV_RENDEZVOUS) or None,
+            convert_seconds=float(os.environ.get(ENV_CONVERT) or 120.0),
+            unguarded=_choice(ENV_UNGUARDED, "refuse", "allow"),
+            engine_guards=not _choice(ENV_ENGINE_GUARDS, "on", "off"),
         )
 
     def to_env(self) -> dict[str, str]:
@@ -74,8 +88,23 @@ class WorkerSettings:
             ENV_LEASE: str(self.lease_seconds),
             ENV_RETRY: str(self.retry_seconds),
             ENV_RENDEZVOUS: self.rendezvous or "",
+            ENV_CONVERT: str(self.convert_seconds),
+            ENV_UNGUARDED: "allow" if self.unguarded else "refuse",
+            ENV_ENGINE_GUARDS: "on" if self.engine_guards else "off",
             "CUDA_VISIBLE_DEVICES": devices,
         }
+
+
+def _choice(name: str, usual: str, other: str) -> bool:
+    """Tell whether a variable holds the other one of two words.
+
+    Raises:
+        ValueError: it holds neither.
+    """
+    word = os.environ.get(name) or usual
+    if word not in (usual, other):
+        raise ValueError(f"{name} is {word!r}; it may be {usual} or {other}")
+    return word == other
 
 
 def parse_gpus(text: str) -> tuple[int, ...]:

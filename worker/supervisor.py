@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -29,11 +30,13 @@ from planish.contract.problem import ErrorInfo
 from planish.contract.spec import Files, NamedFile
 from planish.store.blobs import Blobs, TenantBlobs
 from planish.store.commit import commit
+from planish.store.denied import DeniedFiles
 from planish.store.durable import sync_tree
 from planish.store.job_files import ARTIFACTS, LOG, JobFiles
 from planish.store.jobs import MAX_CRASHES, Claim, Ledger
 from planish.store.records import Outcome, SpecRecord
 from worker.attempt import Attempt, End, Interrupted, Lease
+from worker.conversion import Conversion, OpenerLost, Opening
 from worker.exchange import DRAFT, REQUEST, SCRATCH, Draft, PartPath, Request, Stored
 from worker.launcher import Child, Launcher, ZygoteFailed
 from worker.lifeline import Lifeline
@@ -120,6 +123,8 @@ class Supervisor:
         self._settings = settings
         self._worker = worker
         self._lifeline = lifeline
+        denied = DeniedFiles(settings.store.data_dir)
+        self._conversion = Conversion(ledger, launcher, lifeline, denied, settings)
 
     def answer(self, job_id: str) -> Answer:
         """Run the job if it is there to be run.
@@ -180,31 +185,51 @@ class Supervisor:
             Crash: it died before it could propose anything.
             Interrupted: it had to end.
         """
+        until = time.monotonic() + held.record.spec.resources.run_seconds
         try:
-            request = self._request(held)
-        except NotFound as error:
+            request = self._opened(held, self._request(held), until)
+        except PlanishError as error:
             return Draft(error=error.info())
-        request.scratch.mkdir(mode=0o700)
         (held.folder / REQUEST).write_text(request.model_dump_json())
         killed = oom_kills()
         child = self._launch(held)
-        run_seconds = held.record.spec.resources.run_seconds
-        attempt = Attempt(self._ledger, held.claim, held.lease, child, self._lifeline, run_seconds)
+        left = max(0.0, until - time.monotonic())
+        attempt = Attempt(self._ledger, held.claim, held.lease, child, self._lifeline, left)
         code = attempt.watch()
         draft = read_draft(request.draft)
         if draft is None:
             raise Crash(code, out_of_memory=code == -signal.SIGKILL and oom_kills() > killed)
         return draft
 
+    def _opened(self, held: Held, request: Request, until: float) -> Request:
+        """Have every upload opened in the sandbox; raises `PlanishError` for one that is refused.
+
+        Raises:
+            Crash, Interrupted: as `_work`.
+        """
+        request.scratch.mkdir(mode=0o700)
+        log_file = held.folder / LOG
+        opening = Opening(held.record, held.claim, held.lease, request, log_file, until)
+        killed = oom_kills()
+        try:
+            return self._conversion.open_all(opening)
+        except OpenerLost as lost:
+            raise Crash(lost.code, out_of_memory=oom_kills() > killed) from None
+        except ZygoteFailed as error:
+            raise self._no_child(held, error) from None
+
     def _launch(self, held: Held) -> Child:
         log_file = os.open(held.folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             return self.launcher.launch(str(held.folder / REQUEST), log_file)
         except ZygoteFailed as error:
-            log.error("no child", extra=held.facts | {"reason": str(error)})  # noqa: TRY400 - told
-            raise Crash(-int(signal.SIGKILL), out_of_memory=False) from None
+            raise self._no_child(held, error) from None
         finally:
             os.close(log_file)
+
+    def _no_child(self, held: Held, error: ZygoteFailed) -> Crash:
+        log.error("no child", extra=held.facts | {"reason": str(error)})
+        return Crash(-int(signal.SIGKILL), out_of_memory=False)
 
     def _request(self, held: Held) -> Request:
         record, folder = held.record, held.folder
@@ -222,6 +247,7 @@ class Supervisor:
             checkpoints=self._files.checkpoints_dir(record.id) if record.kind == "job" else None,
             draft=folder / DRAFT,
             threads=max(1, cores() // self._settings.concurrency),
+            guarded=self._settings.engine_guards,
         )
 
     def _stored(self, blobs: Blobs, files: Files) -> dict[str, Stored]:

@@ -123,9 +123,16 @@ class Bench:
     house: House
     zygotes: dict[str, Launcher]
 
-    def supervisor(self, entry: str, **settings: float) -> Supervisor:
+    def supervisor(
+        self, entry: str, opener: str = "take_as_it_is", **settings: float
+    ) -> Supervisor:
         launcher = self.zygotes.setdefault(
-            entry, Launcher(("tests.worker.entries",), f"tests.worker.entries:{entry}")
+            f"{opener} {entry}",
+            Launcher(
+                ("tests.worker.entries",),
+                f"tests.worker.entries:{entry}",
+                f"tests.worker.entries:{opener}",
+            ),
         )
         return Supervisor(
             ledger=self.house.ledger,

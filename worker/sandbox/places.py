@@ -27,7 +27,7 @@ def converter_places() -> list[Grant]:
         *_all((ROOT / "planish", ROOT / "worker"), READ),
         *_etc(_LOADER),
         *_devices(),
-        Grant(Path("/sys/devices/system/cpu"), READ),
+        *_all((Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu")), READ),
     ]
 
 
