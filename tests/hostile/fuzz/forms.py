@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import json
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -64,14 +66,17 @@ def _part(name: str, filename: str | None, content: bytes) -> bytes:
 @cache
 def _sinks() -> list[FileSink]:
     """Two files for all runs; the reader may open more."""
-    folder = tempfile.mkdtemp(prefix="planish-fuzz-", dir=memory_folder())
-    blobs = TenantBlobs(Path(folder)).of("default")
+    blobs = TenantBlobs(scratch_folder()).of("default")
     return [FileSink(blobs.new_upload()) for _ in range(2)]
 
 
-def memory_folder() -> str | None:
-    """Return a folder that lies in memory, where there is one."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+@cache
+def scratch_folder() -> Path:
+    """Return a folder that lies in memory where that is possible, removed at the end."""
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    folder = tempfile.mkdtemp(prefix="planish-fuzz-", dir=memory)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def feed_form(raw: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +22,7 @@ from planish.gate.pt2 import check_content, open_package, program_inputs
 from planish.gate.safetensors import read_tensors
 from tests.hostile.fuzz import seeds
 from tests.hostile.fuzz.documents import mutate_json
-from tests.hostile.fuzz.forms import feed_form, feed_tus, memory_folder, mutate_form, mutate_tus
+from tests.hostile.fuzz.forms import feed_form, feed_tus, mutate_form, mutate_tus, scratch_folder
 from tests.hostile.fuzz.pickled import mutate_pickle, split_pickle
 from tests.hostile.fuzz.plain import mutate_bytes
 from tests.hostile.fuzz.wire import mutate_message, mutate_struct, read_struct, write_value
@@ -35,9 +34,20 @@ Run = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class Target:
-    """One gate. `run` returns, or raises an error of the contract; anything else is an escape."""
+    """One way into a gate. `run` returns, or raises an error of the contract; the rest escapes.
+
+    Attributes:
+        name: of this way.
+        gate: several ways may lead into one.
+        share: of the runs of its gate.
+        mutate: makes an input.
+        run: what the front desk does with it.
+        suffix: of a file that an input is kept in.
+    """
 
     name: str
+    gate: str
+    share: float
     mutate: Mutate
     run: Run
     suffix: str = ""
@@ -46,7 +56,7 @@ class Target:
 @cache
 def _scratch() -> Path:
     """A file in memory where there is such a folder: a million runs write it a million times."""
-    return Path(tempfile.mkdtemp(prefix="planish-fuzz-", dir=memory_folder()), "file")
+    return scratch_folder() / "file"
 
 
 def _file(check: Callable[[Path], object]) -> Run:
@@ -143,6 +153,11 @@ def check_weights(path: Path) -> None:
         check_checkpoint(path)
 
 
+def mutate_bare_pickle(rng: Random) -> bytes:
+    """Change the pickle of a checkpoint."""
+    return _with_bytes(rng, mutate_pickle(rng, _pickle()))
+
+
 def run_pickle(raw: bytes) -> None:
     """Walk bare pickles of both layouts."""
     for check in (check_pickle, check_legacy):
@@ -162,6 +177,11 @@ def mutate_safetensors(rng: Random) -> bytes:
     """Change the header, the length before it, or the bytes after it."""
     raw = seeds.safetensors(mutate_json(rng, seeds.safetensors_header()))
     return _with_bytes(rng, raw, 0.25)
+
+
+def check_tensors(path: Path) -> None:
+    """Read the header of a safetensors file."""
+    read_tensors(path, InvalidModel)
 
 
 def mutate_npz(rng: Random) -> bytes:
@@ -221,24 +241,24 @@ def mutate_spec(rng: Random) -> bytes:
     return mutate_json(rng, seeds.SPEC)
 
 
+def check_spec(raw: bytes) -> None:
+    """Read a spec."""
+    parse_spec(raw)
+
+
 TARGETS = {
     target.name: target
     for target in (
-        Target("pt2", mutate_pt2, _file(check_pt2), ".pt2"),
-        Target("zip", mutate_archive, _file(check_archive), ".zip"),
-        Target("state_dict", mutate_checkpoint, _file(check_weights), ".pt"),
-        Target("pickle", lambda rng: _with_bytes(rng, mutate_pickle(rng, _pickle())), run_pickle),
-        Target(
-            "safetensors",
-            mutate_safetensors,
-            _file(lambda path: read_tensors(path, InvalidModel)),
-            ".safetensors",
-        ),
-        Target("npz", mutate_npz, _file(read_headers), ".npz"),
-        Target("onnx", mutate_onnx, _file(check_onnx), ".onnx"),
-        Target("parquet", mutate_parquet, _file(read_parquet), ".parquet"),
-        Target("spec", mutate_spec, lambda raw: (parse_spec(raw), None)[1]),
-        Target("multipart", mutate_form, feed_form),
-        Target("tus", mutate_tus, feed_tus),
+        Target("pt2", "pt2/zip", 0.4, mutate_pt2, _file(check_pt2), ".pt2"),
+        Target("zip", "pt2/zip", 0.6, mutate_archive, _file(check_archive), ".zip"),
+        Target("state_dict", "pickle", 0.3, mutate_checkpoint, _file(check_weights), ".pt"),
+        Target("pickle", "pickle", 0.7, mutate_bare_pickle, run_pickle, ".pkl"),
+        Target("safetensors", "safetensors", 1, mutate_safetensors, _file(check_tensors)),
+        Target("npz", "npz/npy", 1, mutate_npz, _file(read_headers), ".npz"),
+        Target("onnx", "onnx", 1, mutate_onnx, _file(check_onnx), ".onnx"),
+        Target("parquet", "parquet", 1, mutate_parquet, _file(read_parquet), ".parquet"),
+        Target("spec", "spec", 1, mutate_spec, check_spec, ".json"),
+        Target("multipart", "multipart/tus", 0.6, mutate_form, feed_form),
+        Target("tus", "multipart/tus", 0.4, mutate_tus, feed_tus, ".json"),
     )
 }
