@@ -214,7 +214,7 @@ def at_once(calls: list[Callable[[], object]]) -> float:
 def upload(base: str, method: str, path: str, file: Path) -> bytes:
     """Send a file by sendfile(2); return the body of the answer."""
     size = file.stat().st_size
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n{CLOSE}"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n{CLOSE}"
     with connect(base) as connection, file.open("rb") as source:
         connection.sendall(head.encode())
         offset = 0
@@ -230,7 +230,7 @@ def upload(base: str, method: str, path: str, file: Path) -> bytes:
 
 def download(base: str, path: str) -> None:
     """Receive a file; MSG_TRUNC on TCP drops the bytes in the kernel."""
-    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: application/octet-stream\r\n{CLOSE}"
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/octet-stream\r\n{CLOSE}"
     received = 0
     with connect(base) as connection:
         connection.sendall(head.encode())

@@ -40,7 +40,7 @@ from service.desk import Desk
 from service.digest import check_digests, stated_digests
 from service.multipart import Form, boundary_of, missing_part, receive_form
 from service.shares import check_live_jobs
-from service.upload import Received, check_length, small_body
+from service.upload import Received, begun, check_length, small_body
 from service.webhooks.guard import check_url
 
 log = logging.getLogger("planish.service")
@@ -73,8 +73,9 @@ async def _from_form(desk: Desk, request: Request) -> Spec:
     boundary = boundary_of(request.headers["content-type"])
     stated = stated_digests(request.headers)
     blobs = desk.blobs_of(request)
+    receive = await begun(request.receive)
     async with desk.upload_slot():
-        form = await receive_form(request.receive, boundary, stated, blobs, desk.upload_pool, limit)
+        form = await receive_form(receive, boundary, stated, blobs, desk.upload_pool, limit)
         size = sum(file.size for file in form.received())
         desk.metrics.upload_bytes += size
         try:

@@ -10,19 +10,21 @@ import asyncio
 import hashlib
 import os
 import queue
+from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from planish.contract.errors import InvalidParameter, TooLarge
 from planish.store.blobs import Upload
 
 OUTSTANDING = 1 << 20
 PIECE = 256 << 10
+FIRST_BYTES = 64 << 10
 
 Buffer = bytes | memoryview
 
@@ -182,6 +184,27 @@ async def chunks(receive: Receive, limit: int) -> AsyncIterator[bytes]:
             yield body
         if not message.get("more_body", False):
             return
+
+
+async def begun(receive: Receive) -> Receive:
+    """Wait for the first bytes of a body; return a `receive` that gives them, then the others.
+
+    Whoever is to hold a place among the uploads must have begun: a client that drips bytes is cut
+    off before it has sent so many. They stay in memory, `FIRST_BYTES` for each connection.
+    """
+    messages: deque[Message] = deque()
+    size = 0
+    while size < FIRST_BYTES:
+        message = await receive()
+        messages.append(message)
+        size += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+
+    async def again() -> Message:
+        return messages.popleft() if messages else await receive()
+
+    return again
 
 
 async def small_body(receive: Receive, limit: int) -> bytes:

@@ -19,6 +19,7 @@ def source_text() -> str:
         *ROOT.glob("planish/**/*.py"),
         *ROOT.glob("service/**/*.py"),
         *ROOT.glob("worker/**/*.py"),
+        *ROOT.glob("deploy/*"),
     ]
     return "\n".join(path.read_text() for path in files)
 

@@ -18,7 +18,7 @@ from service.download import Content, Download
 from service.negotiate import choose
 from service.openapi import body, content, problems
 from service.principal import principal_of
-from service.upload import FileSink, check_length, write_body
+from service.upload import FileSink, begun, check_length, write_body
 
 router = APIRouter(tags=["files"])
 
@@ -110,10 +110,11 @@ async def _receive(desk: Desk, request: Request, name: str | None) -> tuple[File
     check_length(request.headers.get("content-length"), limit)
     stated = stated_digests(request.headers)
     blobs = desk.blobs_of(request)
+    receive = await begun(request.receive)
     async with desk.upload_slot():
         sink = FileSink(await asyncio.to_thread(blobs.new_upload))
         try:
-            await write_body(request.receive, limit, sink, desk.upload_pool)
+            await write_body(receive, limit, sink, desk.upload_pool)
             desk.metrics.upload_bytes += sink.size
             if sink.size == 0:
                 raise MissingPart("the body is empty; send the file's bytes as the body")

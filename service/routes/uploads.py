@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from starlette.types import Receive
 
 from planish.contract.errors import (
     ChecksumMismatch,
@@ -18,7 +19,7 @@ from planish.store.resumable import Resumable
 from service import tus
 from service.desk import Desk, desk_of
 from service.openapi import body, problems
-from service.upload import Buffer, write_body
+from service.upload import Buffer, begun, write_body
 
 router = APIRouter(tags=["uploads"])
 
@@ -93,8 +94,9 @@ async def continue_upload(request: Request, upload_id: str) -> Response:
         raise UnsupportedMedia(f"Content-Type must be {tus.OFFSET_TYPE}, not {kind[:100]!r}")
     desk = desk_of(request)
     uploads = Resumable(desk.blobs_of(request))
+    receive = await begun(request.receive)
     async with desk.upload_slot():
-        headers = await _receive(desk, uploads, request, upload_id)
+        headers = await _receive(desk, uploads, request, receive, upload_id)
     return Response(status_code=204, headers={**tus.RESUMABLE, **headers})
 
 
@@ -108,7 +110,7 @@ async def end_upload(request: Request, upload_id: str) -> Response:
 
 
 async def _receive(
-    desk: Desk, uploads: Resumable, request: Request, upload_id: str
+    desk: Desk, uploads: Resumable, request: Request, receive: Receive, upload_id: str
 ) -> dict[str, str]:
     """Append a body to an upload; return the headers that say where it stands."""
     claimed = tus.whole_number(request.headers, "upload-offset")
@@ -120,7 +122,7 @@ async def _receive(
             raise OffsetMismatch(f"{offset} bytes have arrived; go on from there, not {claimed}")
         sink = _Appender(fd, stated)
         try:
-            await write_body(request.receive, note.length - offset, sink, desk.upload_pool)
+            await write_body(receive, note.length - offset, sink, desk.upload_pool)
         except BaseException:
             sink.undo_unless_kept(offset)
             raise

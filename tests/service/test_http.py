@@ -166,7 +166,8 @@ def test_a_head_that_drips_is_cut_off(api: Api) -> None:
 
 def test_a_body_that_drips_is_cut_off(api: Api) -> None:
     with connect(api) as connection:
-        connection.sendall(b"POST /files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n1")
+        head = b"POST /files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+        connection.sendall(head + b"1")
         assert read_all(connection).startswith(b"HTTP/1.1 408 ")
     assert api.leftovers() == []
 

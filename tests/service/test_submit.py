@@ -284,8 +284,8 @@ def test_a_bad_idempotency_key_is_refused(client: httpx.Client, model: bytes, ke
 
 def test_a_client_gone_mid_upload_leaves_nothing(api: Api, model: bytes) -> None:
     head = (
-        b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-        b"Content-Length: 9000000\r\n\r\n"
+        b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         b'--b\r\nContent-Disposition: form-data; name="model"; filename="m"\r\n\r\n'
     )
     address = ("127.0.0.1", int(api.url.rsplit(":", 1)[1]))
