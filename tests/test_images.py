@@ -63,13 +63,13 @@ def test_compose_sets_only_variables_that_the_code_reads() -> None:
 
 def test_compose_keeps_redis_and_data_in_volumes_with_an_append_only_file() -> None:
     services = COMPOSE["services"]
-    assert set(COMPOSE["volumes"]) == {"redis", "data"}
+    assert set(COMPOSE["volumes"]) == {"redis", "data", "caddy"}
     command = services["redis"]["command"]
     assert command[command.index("--appendonly") + 1] == "yes"
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
     assert services["api"]["volumes"] == services["worker"]["volumes"] == ["data:/data"]
 
 
-def test_gpu_worker_starts_only_with_its_profile() -> None:
-    assert COMPOSE["services"]["worker-gpu"]["profiles"] == ["gpu"]
-    assert all("profiles" not in s for n, s in COMPOSE["services"].items() if n != "worker-gpu")
+def test_gpu_worker_and_proxy_start_only_with_their_profiles() -> None:
+    profiles = {n: s["profiles"] for n, s in COMPOSE["services"].items() if "profiles" in s}
+    assert profiles == {"worker-gpu": ["gpu"], "proxy": ["tls"]}
