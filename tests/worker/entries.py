@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+from planish.contract.errors import InternalError, UnsafeModel
 from planish.contract.job import Artifact, EventType, Result, Summary
 from worker.exchange import Draft, Request
 from worker.progress import ChannelProgress
-from worker.sandbox.order import ANSWER, Answer, Order
+from worker.sandbox.order import ANSWER, STAGE, Answer, Order
 
 
 def _request(argument: str) -> Request:
@@ -44,6 +45,71 @@ def take_as_it_is(argument: str, channel: int) -> int:
     """Stand for the process that opens uploads: none of these jobs has a real model."""
     order = Order.model_validate_json(Path(argument).read_bytes())
     (order.result / ANSWER).write_text(Answer().model_dump_json())
+    return 0
+
+
+def _opening(argument: str, channel: int) -> Order:
+    """Say that the upload is being opened from here on."""
+    ChannelProgress(channel).stage(STAGE, 0, 0)
+    return Order.model_validate_json(Path(argument).read_bytes())
+
+
+def crash_at_opening(argument: str, channel: int) -> int:
+    _opening(argument, channel)
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return 0
+
+
+def hang_at_opening(argument: str, channel: int) -> int:
+    _opening(argument, channel)
+    time.sleep(600)
+    return 0
+
+
+def end_without_a_word(argument: str, channel: int) -> int:
+    _opening(argument, channel)
+    return 3
+
+
+def flood_the_disk(argument: str, channel: int) -> int:
+    """Write more than may be, in files that are each small enough."""
+    order = _opening(argument, channel)
+    for number in range(40):
+        (order.spare / str(number)).write_bytes(os.urandom(order.limits.output // 20))
+    time.sleep(600)
+    return 0
+
+
+def leave_garbage(argument: str, channel: int) -> int:
+    order = _opening(argument, channel)
+    (order.result / "model.safetensors").write_bytes(b"no model at all")
+    (order.result / ANSWER).write_text(Answer(converted="model.safetensors").model_dump_json())
+    return 0
+
+
+def leave_a_link(argument: str, channel: int) -> int:
+    order = _opening(argument, channel)
+    (order.result / "model.safetensors").symlink_to("/etc/passwd")
+    (order.result / ANSWER).write_text(Answer(converted="model.safetensors").model_dump_json())
+    return 0
+
+
+def accuse_the_service(argument: str, channel: int) -> int:
+    order = _opening(argument, channel)
+    error = InternalError("the service is broken").info()
+    (order.result / ANSWER).write_text(Answer(error=error).model_dump_json())
+    return 0
+
+
+def refuse(argument: str, channel: int) -> int:
+    order = _opening(argument, channel)
+    error = UnsafeModel("it holds a pickle").info()
+    (order.result / ANSWER).write_text(Answer(error=error).model_dump_json())
+    return 0
+
+
+def die_before_opening(argument: str, channel: int) -> int:
+    os.kill(os.getpid(), signal.SIGSEGV)
     return 0
 
 

@@ -15,10 +15,12 @@ import torch
 
 from planish.contract.errors import ConversionFailed, InvalidModel, PlanishError
 from planish.contract.spec import ModelSpec
+from planish.gate.identify import identify_model
 from planish.gate.parts import model_files, only_file
 from planish.guard.lock import close
 from worker.engine.load import load_model
 from worker.engine.load.canonical import write_data, write_model
+from worker.engine.runtime_model.read import write_canonical
 from worker.exchange import source_of
 from worker.logs import PlainFormatter, log_to
 from worker.progress import ChannelProgress
@@ -73,8 +75,11 @@ def _convert(order: Order) -> Path | None:
     source = source_of(order.source)
     if order.role in DATA_ROLES:
         return write_data(only_file(source, order.role), order.result)
-    load_model(source, order.spec or ModelSpec(), order.role)
-    return write_model(model_files(source, order.role).main, order.result)
+    files, spec = model_files(source, order.role), order.spec or ModelSpec()
+    if identify_model(files.main) == "onnx":
+        return write_canonical(files, spec, order.result)
+    load_model(source, spec, order.role)
+    return write_model(files.main, order.result)
 
 
 def _too_large(order: Order) -> ConversionFailed:

@@ -14,6 +14,8 @@ from planish.contract.parts import is_index, is_rider
 from planish.contract.problem import FieldError
 from planish.gate.arrays import read_headers
 from planish.gate.identify import identify_model
+from planish.gate.onnx import read_onnx
+from planish.gate.onnx_batch import check_parts
 from planish.gate.pt2 import check_content, open_package
 from planish.gate.safetensors import looks_like_safetensors, read_tensors
 from worker.exchange import PartPath, Request, Stored
@@ -114,7 +116,10 @@ def written(folder: Path) -> int:
 
 def _take(path: Path, folder: Path) -> Path:
     """Make a file ours and read-only, in a folder that is ours; its writer is dead."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConversionFailed(f"it is no plain file ({error.strerror})") from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
@@ -133,6 +138,8 @@ def _check_model(path: Path) -> None:
         check_content(package, package.program())
     elif kind == "safetensors":
         read_tensors(path, InvalidModel)
+    elif kind == "onnx":
+        check_parts(read_onnx(path), {})
     else:
         raise ConversionFailed(f"{kind} is no canonical form")
 
