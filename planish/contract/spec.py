@@ -52,7 +52,7 @@ class InputDeclaration(Strict):
 class ModelSpec(Strict):
     """How the model file is to be read."""
 
-    format: Literal["auto", "pt2", "safetensors", "state_dict"] = "auto"
+    format: Literal["auto", "pt2", "safetensors", "state_dict", "onnx"] = "auto"
     architecture: Architecture | None = None
     inputs: tuple[InputDeclaration, ...] | None = Field(None, min_length=1, max_length=64)
 

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planish.contract.checks import check_recipe, check_student
-from planish.contract.errors import InvalidModel, MissingPart
+from planish.contract.errors import InvalidModel, MissingPart, NotForOnnx
+from planish.contract.onnx_models import EXPORT, check_onnx, computes_in_integers
 from planish.contract.problem import FieldError
 from planish.contract.spec import ModelSpec, Spec
 from planish.gate.answers import Answer, architecture_answer, differ, program_answer
 from planish.gate.data import check_data
 from planish.gate.identify import ModelFormat, check_checkpoint
 from planish.gate.inputs import architecture_inputs, check_stated_inputs, model_format
-from planish.gate.parts import Source, model_files, only_file
+from planish.gate.onnx import read_onnx
+from planish.gate.onnx_batch import check_parts, graph_batch, graph_inputs
+from planish.gate.parts import ModelFiles, Source, model_files, only_file
 from planish.gate.pt2 import Package, check_content, open_package, program_inputs
 from planish.gate.safetensors import read_tensors
 from planish.gate.signature import Signature, show_shape
@@ -54,6 +57,8 @@ def check_upload(spec: Spec, paths: Mapping[str, Source]) -> GateReport:
     if "model" not in paths:
         raise _missing("model", "a model file is needed")
     model = _check_model(paths["model"], spec.model, "model")
+    if model.format == "onnx":
+        check_onnx(spec, batch=model.batch, quantized=model.quantized, others=tuple(paths))
     _check_other("teacher", spec.teacher, paths, model)
     check_student(spec, has_file="student" in paths)
     _check_other("student", spec.student, paths, model)
@@ -72,6 +77,8 @@ class _Found:
     format: ModelFormat
     inputs: tuple[Signature, ...] | None
     answer: Answer | None
+    batch: int | None = None
+    quantized: bool = False
 
 
 def _check_model(source: Source, spec: ModelSpec, part: str) -> _Found:
@@ -80,6 +87,8 @@ def _check_model(source: Source, spec: ModelSpec, part: str) -> _Found:
     kind = model_format(path, spec, part)
     if kind == "pt2":
         return _check_program(open_package(path), spec, part)
+    if kind == "onnx":
+        return _check_graph(files, spec, part)
     if kind == "safetensors":
         read_tensors(path, InvalidModel)
     else:
@@ -101,6 +110,19 @@ def _check_program(package: Package, spec: ModelSpec, part: str) -> _Found:
     check_content(package, program)
     check_stated_inputs(spec, inputs, part)
     return _Found("pt2", inputs, program_answer(program))
+
+
+def _check_graph(files: ModelFiles, spec: ModelSpec, part: str) -> _Found:
+    """Check an ONNX file, and that the upload holds all its weights."""
+    if part != "model":
+        detail = f"the {part} is an ONNX graph, which cannot be trained or learnt from; {EXPORT}"
+        raise NotForOnnx(detail, (FieldError(pointer=f"/files/{part}", detail=detail),))
+    header = read_onnx(files.main)
+    check_parts(header, {beside.name: beside.path for beside in files.beside})
+    inputs = graph_inputs(header)
+    check_stated_inputs(spec, inputs, part)
+    quantized = any(map(computes_in_integers, header.graph.operators))
+    return _Found("onnx", inputs, None, graph_batch(header), quantized)
 
 
 def _check_other(

@@ -10,7 +10,6 @@ from planish.contract.errors import ArchitectureRequired, InvalidModel, UnknownF
 from planish.contract.problem import FieldError
 from planish.contract.spec import InputDeclaration, ModelSpec
 from planish.gate.identify import ModelFormat, identify_model
-from planish.gate.onnx import read_onnx
 from planish.gate.signature import BATCH, Signature
 
 
@@ -25,20 +24,14 @@ def model_format(path: Path, spec: ModelSpec, part: str = "model") -> ModelForma
     if spec.format not in ("auto", found):
         detail = f"the content is {found}, not {spec.format}; leave format out or set it to auto"
         raise UnknownFormat(detail, (FieldError(pointer=f"/{part}/format", detail=detail),))
-    if found == "onnx":
-        read_onnx(path)
-        raise UnknownFormat(
-            "this is an ONNX model, which no pass of this server takes; send a .pt2 "
-            "(torch.export.save)"
-        )
-    if found == "pt2" and spec.architecture is not None:
-        detail = "a .pt2 brings its own graph; leave architecture out"
+    if found in ("pt2", "onnx") and spec.architecture is not None:
+        detail = f"a .{found} brings its own graph; leave architecture out"
         raise InvalidModel(detail, (FieldError(pointer=f"/{part}/architecture", detail=detail),))
     return found
 
 
 def check_stated_inputs(spec: ModelSpec, found: Sequence[Signature], part: str = "model") -> None:
-    """Refuse a spec that states other inputs than a ``.pt2`` has; raises `InvalidModel`."""
+    """Refuse a spec that states other inputs than the file has; raises `InvalidModel`."""
     if spec.inputs is not None and tuple(map(_signature, spec.inputs)) != tuple(found):
         detail = f"the file's inputs are: {'; '.join(map(str, found))}; leave inputs out or agree"
         raise InvalidModel(detail, (FieldError(pointer=f"/{part}/inputs", detail=detail),))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from planish.contract.errors import InvalidData, InvalidModel, MissingPart
 from planish.contract.parts import CONFIG, is_index, is_rider
 from planish.contract.problem import FieldError
+from planish.gate.onnx import looks_like_onnx
 from planish.gate.shards import check_shards
 
 MAX_RIDER = 64 << 20
 """Bytes of one companion; the largest published tokenizers have half of it."""
 
 MAX_RIDER_DEPTH = 64
+_HEAD = 16
 
 _JSON_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
@@ -90,12 +92,28 @@ def model_files(source: Source, role: str = "model") -> ModelFiles:
     if indices:
         check_shards(indices[0].path, {part.name: part.path for part in weights})
     elif len(weights) > 1:
+        if (graph := _graph_of(weights)) is not None:
+            beside = tuple(part for part in weights if part is not graph)
+            return ModelFiles((graph.path,), riders, beside)
         raise InvalidModel(
             f"{_names(weights)} came for {role}, and nothing says how they belong together; send "
-            "one file, or sharded safetensors with their model.safetensors.index.json; companions "
-            "are known by their names (config.json, tokenizer.json, LICENSE, README.md, …)"
+            "one file, sharded safetensors with their model.safetensors.index.json, or an .onnx "
+            "with the files of its weights; companions are known by their names (config.json, "
+            "tokenizer.json, LICENSE, README.md, …)"
         )
     return ModelFiles(tuple(part.path for part in weights), riders)
+
+
+def _graph_of(parts: Sequence[Part]) -> Part | None:
+    """Return the ONNX graph among files that hold its weights, None where there is none."""
+    found = []
+    for part in parts:
+        with part.path.open("rb") as file:
+            if looks_like_onnx(file.read(_HEAD)):
+                found.append(part)
+    # Weights may begin with any bytes.
+    named = [part for part in found if part.name.endswith(".onnx")]
+    return (named or found)[0] if 1 in (len(named), len(found)) else None
 
 
 def riders_of(source: Source) -> tuple[Part, ...]:

@@ -31,6 +31,8 @@ from worker.engine.publish import Files, export, publish
 from worker.engine.report.build import Amount, Findings, build_report, measured_sides
 from worker.engine.report.layers import float_by_mistake, layer_sizes, layer_table
 from worker.engine.report.result import main_output
+from worker.engine.runtime_model.pipeline import optimize_onnx
+from worker.engine.runtime_model.prepare import is_onnx
 from worker.engine.stages import Stages, Worked, run_passes
 
 __all__ = ["JobInputs", "make_plan", "optimize"]
@@ -53,8 +55,9 @@ def optimize(inputs: JobInputs, out_dir: Path, progress: Progress) -> Report:
         InvalidInput: what came cannot be used (model, data or recipe).
         TrainingDiverged, ReloadMismatch, OutOfMemory: the job could not be done.
     """
+    run = optimize_onnx if is_onnx(inputs) else _run
     with memory_watched(), tempfile.TemporaryDirectory(prefix="planish-") as scratch:
-        return _run(inputs, out_dir, Path(scratch), progress)
+        return run(inputs, out_dir, Path(scratch), progress)
 
 
 def _run(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Progress) -> Report:

@@ -14,6 +14,8 @@ from worker.engine.passes import REGISTRY
 from worker.engine.passes.layers import weighted_layers
 from worker.engine.prepare import JobInputs, prepare
 from worker.engine.progress import Silent
+from worker.engine.runtime_model.planning import plan_onnx
+from worker.engine.runtime_model.prepare import is_onnx
 
 
 def make_plan(inputs: JobInputs) -> Plan:
@@ -22,6 +24,8 @@ def make_plan(inputs: JobInputs) -> Plan:
     Raises:
         InvalidModel, InvalidData, InvalidRecipe: what came cannot be used.
     """
+    if is_onnx(inputs):
+        return plan_onnx(inputs)
     prepared = prepare(inputs)
     model = prepared.start.clone()
     planned: list[PassPlan] = []

@@ -46,6 +46,7 @@
     │   │   ├── LabelOutOfRange      422  label_out_of_range
     │   │   └── NonFiniteData        422  non_finite_data
     │   └── InvalidRecipe      422  invalid_recipe
+    │       ├── NotForOnnx           422  not_for_onnx
     │       └── NothingChanged       422  nothing_changed
     ├── InternalError          500  internal_error
     ├── Unavailable            503  unavailable
@@ -94,6 +95,7 @@ from planish.contract.errors.input import (
     LabelOutOfRange,
     MissingPart,
     NonFiniteData,
+    NotForOnnx,
     NothingChanged,
     OperatorNotAllowed,
     OutputNotAllowed,
@@ -177,6 +179,7 @@ __all__ = [
     "MissingPart",
     "NonFiniteData",
     "NotFinished",
+    "NotForOnnx",
     "NotFound",
     "NotTerminal",
     "NothingChanged",

@@ -143,6 +143,12 @@ class InvalidRecipe(InvalidInput):
     code, title = "invalid_recipe", "The recipe cannot work"
 
 
+class NotForOnnx(InvalidRecipe):
+    """The recipe or target asks for what an ONNX graph cannot get."""
+
+    code, title = "not_for_onnx", "An ONNX model cannot get that"
+
+
 class NothingChanged(InvalidRecipe):
     """A pass found nothing that it could change."""
 

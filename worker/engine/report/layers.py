@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from planish.contract.report import Layer
-from worker.engine.model import Model, QuantizedLayer
+from worker.engine.model import AnyModel, Model, QuantizedLayer
 from worker.engine.passes.layers import weighted_layers
 
 
@@ -34,7 +34,7 @@ def layer_sizes(model: Model) -> dict[str, LayerSize]:
 
 
 def layer_table(
-    before: Mapping[str, LayerSize], after: Mapping[str, LayerSize], model: Model
+    before: Mapping[str, LayerSize], after: Mapping[str, LayerSize], model: AnyModel
 ) -> tuple[Layer, ...]:
     """Return one row for each layer of the network that the recipe began with.
 
@@ -49,7 +49,7 @@ def layer_table(
     )
 
 
-def float_by_mistake(model: Model, float_layers: Sequence[str]) -> tuple[str, ...]:
+def float_by_mistake(model: AnyModel, float_layers: Sequence[str]) -> tuple[str, ...]:
     """Return the quantized layers that the runtime computes in floats all the same.
 
     Args:
@@ -63,7 +63,7 @@ def float_by_mistake(model: Model, float_layers: Sequence[str]) -> tuple[str, ..
     return tuple(dict.fromkeys(name for name in found if name in quantized))
 
 
-def _integers(model: Model) -> tuple[QuantizedLayer, ...]:
+def _integers(model: AnyModel) -> tuple[QuantizedLayer, ...]:
     return () if model.quantization is None else model.quantization.layers
 
 

@@ -15,7 +15,7 @@ from planish.contract.errors import InvalidModel, MissingDependency
 from worker.engine.model import Model
 from worker.engine.save.onnx import save_onnx
 
-_HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 _NOTE = ["planish", "precision"]
 
 
@@ -36,7 +36,7 @@ def save_openvino(model: Model, path: Path) -> None:
     source = path.with_suffix(".onnx.tmp")
     save_onnx(model, source)
     try:
-        convert(source, path, _HINTS[model.precision])
+        convert(source, path, HINTS[model.precision])
     finally:
         source.unlink()
 
