@@ -108,6 +108,7 @@ def check_resources(spec: Spec, fleet_gpus: int, *, rendezvous: bool) -> None:
 
     Raises:
         UnsatisfiableResources: more GPUs than the largest worker has, or machines that cannot meet.
+        InvalidRecipe: several GPUs, and no pass of the recipe that uses more than one.
     """
     if spec.resources.nodes > 1 and not rendezvous:
         raise UnsatisfiableResources(
@@ -118,6 +119,16 @@ def check_resources(spec: Spec, fleet_gpus: int, *, rendezvous: bool) -> None:
         raise UnsatisfiableResources(
             detail, (FieldError(pointer="/resources/gpus", detail=detail),)
         )
+    if spec.resources.gpus > 1 and spec.recipe is not None and not _spreads(spec.recipe):
+        detail = (
+            f"resources.gpus is {spec.resources.gpus}, and every pass would run on one; set "
+            'strategy "ddp", "fsdp" or "data_parallel" in retrain or distill, or gpus to 1'
+        )
+        raise InvalidRecipe(detail, (FieldError(pointer="/resources/gpus", detail=detail),))
+
+
+def _spreads(recipe: tuple[Params, ...]) -> bool:
+    return any(isinstance(p, Spread) and p.strategy != "single" for p in recipe)
 
 
 def _order(recipe: tuple[Params, ...]) -> list[FieldError]:

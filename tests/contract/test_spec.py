@@ -188,10 +188,19 @@ def test_nodes_that_would_have_nothing_to_do_are_refused() -> None:
 
 
 def test_more_gpus_than_the_fleet_has_is_unsatisfiable() -> None:
-    spec = spec_of({"op": "prune"}, resources={"gpus": 4})
+    spec = spec_of({"op": "retrain", "strategy": "ddp"}, resources={"gpus": 4})
     with pytest.raises(UnsatisfiableResources, match="fleet has 2"):
         check_resources(spec, fleet_gpus=2, rendezvous=False)
     check_resources(spec, fleet_gpus=4, rendezvous=False)
+
+
+def test_gpus_that_would_have_nothing_to_do_are_refused() -> None:
+    spec = spec_of({"op": "retrain"}, resources={"gpus": 2})
+    with pytest.raises(InvalidRecipe, match='strategy "ddp"'):
+        check_resources(spec, fleet_gpus=2, rendezvous=False)
+    check_resources(
+        spec_of({"op": "retrain"}, resources={"gpus": 1}), fleet_gpus=2, rendezvous=False
+    )
 
 
 @pytest.mark.parametrize(
