@@ -17,6 +17,7 @@ from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE
 from planish.store.audit import Audit
 from planish.store.blobs import Blobs, TenantBlobs
 from planish.store.connection import connect, connect_async
+from planish.store.denied import DeniedFiles
 from planish.store.follow import EventHub
 from planish.store.job_files import JobFiles
 from planish.store.jobs import Ledger
@@ -50,6 +51,7 @@ class Desk:
             self.keys, settings.api_key, open_without_keys=is_loopback(settings.host)
         )
         self.files = JobFiles(store.data_dir)
+        self.denied = DeniedFiles(store.data_dir)
         client = connect(store.redis_url)
         self.ledger = Ledger(client)
         self.quotas = Quotas(client)

@@ -179,14 +179,17 @@ def accept(desk: Desk, spec: Spec, tenant: str, kind: str = "job", key: str | No
 
     Raises:
         IdempotencyKeyReused: the key belongs to a job with another spec or other files.
+        FileDenied: a file has broken the sandbox too often.
         QuotaExceeded: the tenant has as many live jobs as it may have.
         OSError: the disk is full; there is no job then.
     """
     check_live_jobs(desk.quotas, desk.settings.shares, tenant)
     digest = _request_sha256(spec)
-    job_id = new_id(kind)
+    job_id = fresh = new_id(kind)
     if key is not None:
         job_id = desk.files.claim_key(key, digest, job_id, tenant)
+    if job_id == fresh and spec.files is not None:
+        desk.denied.check(spec.files, tenant)
     record = SpecRecord.model_validate(
         {
             "id": job_id,

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 
 import redis
 
+from planish.contract.guards import is_guarded
+from planish.guard.kernel import kernel_guards
 from planish.store.blobs import TenantBlobs
 from planish.store.connection import connect
 from planish.store.job_files import JobFiles
@@ -87,6 +89,9 @@ class Worker:
             self._registered = time.monotonic()
         if not self._ready:
             self._ready = True
+            if not is_guarded(kernel_guards()):
+                formats = "all formats" if self._settings.unguarded else "safetensors alone"
+                log.warning("this kernel gives no sandbox", extra={"taken": formats})
             log.info(
                 "ready",
                 extra={
@@ -99,7 +104,9 @@ class Worker:
     def _register(self, seconds: float) -> None:
         queues = tuple(crew.queue for crew in self._crews)
         try:
-            self._ledger.register_worker(self.id, len(self._settings.gpus), queues, seconds)
+            self._ledger.register_worker(
+                self.id, len(self._settings.gpus), queues, seconds, kernel_guards()
+            )
         except redis.RedisError as error:
             log.warning("not registered", extra={"reason": str(error)})
 

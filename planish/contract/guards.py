@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,3 +32,23 @@ def is_guarded(guards: Iterable[Guard]) -> bool:
     """Tell whether uploads can be opened behind locked doors."""
     given = {guard.name for guard in guards if guard.given}
     return given.issuperset(NEEDED)
+
+
+def common(machines: Sequence[Iterable[Guard]]) -> tuple[Guard, ...]:
+    """Return each guard as the weakest of several machines gives it.
+
+    Args:
+        machines: the guards of each; a guard that one does not name is missing there.
+    """
+    found: dict[str, Guard] = {}
+    for guards in machines:
+        for guard in guards:
+            if guard.name not in found or not guard.given:
+                found[guard.name] = guard
+    named = [{guard.name for guard in guards} for guards in machines]
+    return tuple(
+        guard
+        if all(guard.name in names for names in named)
+        else Guard(name=guard.name, given=False, detail="a worker does not tell of it")
+        for guard in found.values()
+    )

@@ -8,17 +8,19 @@ from typing import cast
 import redis
 from pydantic import BaseModel, ConfigDict
 
+from planish.contract.guards import Guard, common
 from planish.store.scripts import Scripts
 
 
 class WorkerInfo(BaseModel):
-    """One worker: its name, the GPUs that it can give to one job, and the queues it serves."""
+    """One worker: its name, the GPUs of one job, the queues it serves, its kernel's guards."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     gpus: int
     queues: tuple[str, ...]
+    guards: tuple[Guard, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class Fleet:
         return any(queue in worker.queues for worker in self.workers)
 
 
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """What every worker's kernel gives; what one of them lacks is not given."""
+        return common([worker.guards for worker in self.workers])
+
+
 class FleetRegistry:
     """Workers announce themselves here; what is not repeated in time is forgotten."""
 
@@ -44,10 +52,15 @@ class FleetRegistry:
         self._run = Scripts(client)
 
     def register_worker(
-        self, worker_id: str, gpus: int, queues: tuple[str, ...], ttl: float
+        self,
+        worker_id: str,
+        gpus: int,
+        queues: tuple[str, ...],
+        ttl: float,
+        guards: tuple[Guard, ...] = (),
     ) -> None:
         """Announce a worker for the next `ttl` seconds; called again and again."""
-        info = WorkerInfo(id=worker_id, gpus=gpus, queues=queues)
+        info = WorkerInfo(id=worker_id, gpus=gpus, queues=queues, guards=guards)
         self._run("register_worker", worker_id, int(ttl * 1000), info.model_dump_json())
 
     def fleet(self) -> Fleet:

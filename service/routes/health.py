@@ -12,8 +12,10 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from planish.contract.errors import Unavailable
+from planish.contract.guards import Guard, is_guarded
 from planish.contract.problem import FieldError
 from planish.contract.wire import JOB_QUEUE
+from planish.store.fleet import Fleet, WorkerInfo
 from service.desk import Desk, desk_of
 from service.metrics import CONTENT_TYPE
 from service.openapi import content
@@ -30,10 +32,20 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Readiness: how many workers take jobs."""
+    """Readiness: how many workers take jobs, and how well they can lock uploads in.
+
+    Attributes:
+        status: always ``ready``; a service that is not answers 503.
+        workers: that take jobs.
+        guarded: whether every worker's kernel gives the sandbox. Without it they take safetensors
+            alone, unless the operator allows more.
+        guards: each guard, as the weakest worker has it.
+    """
 
     status: str = "ready"
     workers: int
+    guarded: bool
+    guards: tuple[Guard, ...]
 
 
 @router.get("/healthz", responses={200: {"model": Health}})
@@ -49,7 +61,9 @@ async def readiness(request: Request) -> Response:
     workers, faults = await asyncio.to_thread(_look, desk)
     if faults:
         raise Unavailable("; ".join(fault.detail for fault in faults), tuple(faults))
-    return Response(Readiness(workers=workers).model_dump_json(), media_type=JSON)
+    guards = Fleet(workers).guards
+    found = Readiness(workers=len(workers), guarded=is_guarded(guards), guards=guards)
+    return Response(found.model_dump_json(), media_type=JSON)
 
 
 @router.get(
@@ -62,12 +76,13 @@ async def metrics(request: Request) -> Response:
     return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
-def _look(desk: Desk) -> tuple[int, list[FieldError]]:
+def _look(desk: Desk) -> tuple[tuple[WorkerInfo, ...], list[FieldError]]:
+    """Return the workers that take jobs, and what is missing."""
     faults = []
-    workers = 0
+    workers: tuple[WorkerInfo, ...] = ()
     try:
         fleet = desk.ledger.fleet()
-        workers = sum(JOB_QUEUE in worker.queues for worker in fleet.workers)
+        workers = tuple(worker for worker in fleet.workers if JOB_QUEUE in worker.queues)
         if not workers:
             faults.append(FieldError(pointer="/workers", detail="no worker is connected"))
     except redis.RedisError:

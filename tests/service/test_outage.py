@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from planish.contract.errors import Unavailable
+from planish.contract.guards import NEEDED, Guard
+from planish.contract.wire import JOB_QUEUE
 from planish.store.embedded import EmbeddedRedis
 from planish.store.settings import StoreSettings
 from service.settings import ServiceSettings
@@ -67,5 +69,20 @@ def test_readiness_names_what_is_missing(api: Api) -> None:
         body = problem(client.get("/readyz"), 503, "unavailable")
         assert body["errors"] == [{"pointer": "/workers", "detail": "no worker is connected"}]
         api.ledger.register_worker("w", 0, ("planish.jobs",), 5)
-        assert client.get("/readyz").json() == {"status": "ready", "workers": 1}
+        ready = client.get("/readyz").json()
+        assert (ready["status"], ready["workers"], ready["guarded"]) == ("ready", 1, False)
         api.ledger.register_worker("w", 0, ("planish.jobs",), 0.001)
+
+
+def test_readiness_tells_the_guards_of_the_weakest_worker(api: Api) -> None:
+    guarded = tuple(Guard(name=name, given=True, detail="there") for name in NEEDED)
+    bare = tuple(Guard(name=name, given=False, detail="an old kernel") for name in NEEDED)
+    with api.client() as client:
+        api.ledger.register_worker("strong", 0, (JOB_QUEUE,), 5, guarded)
+        ready = client.get("/readyz").json()
+        assert ready["guarded"]
+        assert [guard["name"] for guard in ready["guards"]] == list(NEEDED)
+        api.ledger.register_worker("weak", 0, (JOB_QUEUE,), 5, bare)
+        ready = client.get("/readyz").json()
+        assert (ready["status"], ready["workers"], ready["guarded"]) == ("ready", 2, False)
+        assert {guard["detail"] for guard in ready["guards"]} == {"an old kernel"}
