@@ -19,11 +19,18 @@ _MARKS = {Outcome.OK: "ok", Outcome.FAILED: "FAILED", Outcome.SKIPPED: "not chec
 @app.command("verify")
 def verify_folder(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Downloaded artifacts.")],
+    test_data: Annotated[
+        Path | None,
+        typer.Option("--test-data", help="Measure the metric anew on these labelled samples."),
+    ] = None,
+    native: Annotated[
+        bool, typer.Option("--native", help="Also run .aoti.pt2 files: code that can do anything.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Check hashes, and run every model in a fresh process; exit 1 when something fails."""
+    """Check hashes, run every model in a fresh process, compare; exit 1 when something fails."""
     with err.status("verifying in fresh processes"):
-        found = verify(folder)
+        found = verify(folder, test_data, native=native)
     if json:
         print_json(found)
     else:

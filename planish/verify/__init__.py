@@ -1,205 +1,162 @@
 """Checks a folder of artifacts: hashes, fresh-process runs, and the report's claims.
 
-Nothing in the folder is executed: models are opened by this package's own copy of the loader, and
-only after a look at the file has found no code in it.
+Nothing in the folder is executed, unless native code is asked for: models are opened by this
+package's own copy of the loader, and only after a look at the file has found no code in it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import ValidationError
 
-from planish.contract.errors import MissingPart, PlanishError, VerificationFailed
+from planish.contract.errors import MissingPart, PlanishError
 from planish.contract.report import Report
-from planish.contract.wire import MANIFEST, REPORT_JSON, beside
+from planish.contract.wire import REPORT_JSON, beside
 from planish.gate.identify import identify_model
-from planish.launch.apps import apps_folder, environment
+from planish.verify.check import Check, Outcome, Verification
+from planish.verify.manifest import Manifest, hash_check, read_manifest
+from planish.verify.process import loader, run_fresh
+from planish.verify.remeasure import metric_check
+from planish.verify.request import CALLS, Request, Run
 
-RUN_SECONDS = 600
-LOADER_MODULE = Path("worker", "engine", "save", "standalone.py")  # what travels as load.py
-MODEL_SUFFIXES = (".onnx", ".xml", ".pt2")
+__all__ = ["Check", "Outcome", "Verification", "verify"]
 
-
-class Outcome(StrEnum):
-    """How a check went; SKIPPED says in its detail what is missing."""
-
-    OK = "ok"
-    FAILED = "failed"
-    SKIPPED = "skipped"
+NATIVE = ".aoti.pt2"
+CONTENT = {".pt2": "pt2", ".safetensors": "safetensors"}
+MODEL_SUFFIXES = (".onnx", ".xml", *CONTENT)
 
 
-class Check(BaseModel):
-    """One thing that was looked at."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    outcome: Outcome
-    detail: str
-
-
-class Verification(BaseModel):
-    """Everything that was looked at; `ok` when nothing failed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    folder: str
-    ok: bool
-    checks: tuple[Check, ...]
-
-
-class _Entry(BaseModel):
-    name: str
-    size: int
-    sha256: str
-
-
-class _Manifest(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    files: tuple[_Entry, ...]
-
-
-class _Run(BaseModel):
-    """What the fresh process prints for each model."""
-
-    error: str | None = None
-    missing: str | None = None
-    outputs: list[str] = []
-    difference: float | None = None
-
-
-def verify(folder: Path) -> Verification:
+def verify(folder: Path, test_data: Path | None = None, *, native: bool = False) -> Verification:
     """Check a folder as `Client.download` leaves it.
 
+    Args:
+        folder: of the artifacts.
+        test_data: labelled samples; the metric is measured on them anew (needs `planish[worker]`).
+        native: whether to run compiled code (`.aoti.pt2`), which can do anything.
+
     Raises:
-        MissingPart: there is no such folder.
+        MissingPart: there is no such folder or data.
         VerificationFailed: it has no readable manifest.
     """
     if not folder.is_dir():
         raise MissingPart(f"there is no folder {folder}")
-    manifest = _manifest(folder)
-    checks = [_hash_check(folder, entry) for entry in manifest.files]
+    if test_data is not None and not test_data.is_file():
+        raise MissingPart(f"there is no file {test_data}")
+    manifest = read_manifest(folder)
+    checks = [hash_check(folder, entry) for entry in manifest.files]
     intact = {check.name for check in checks if check.outcome is Outcome.OK}
-    models = [e.name for e in manifest.files if e.name.endswith(MODEL_SUFFIXES)]
-    checks += _runs(folder, [name for name in models if intact.issuperset(_parts(name))])
-    checks += _claims(folder, models)
+    models = [e.name for e in manifest.files if _is_model(e.name)]
+    whole = [name for name in models if intact.issuperset(_parts(name))]
+    report, claims = _report(folder, models)
+    checks += _runs(folder, whole, manifest, report, native)
+    checks += claims
+    if test_data is not None:
+        checks.append(metric_check(folder, test_data, manifest.job(), report, whole))
     failed = any(check.outcome is Outcome.FAILED for check in checks)
     return Verification(folder=str(folder), ok=not failed, checks=tuple(checks))
 
 
+def _is_model(name: str) -> bool:
+    return name.startswith("model.") and name.endswith(MODEL_SUFFIXES)
+
+
 def _parts(name: str) -> tuple[str, ...]:
-    """Return a model file's name, and that of the weights beside it."""
+    """Return a model file's name, and that of what belongs to it."""
     second = beside(name)
     return (name,) if second is None else (name, second)
 
 
-def _manifest(folder: Path) -> _Manifest:
-    try:
-        return _Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        raise VerificationFailed(f"{folder} has no {MANIFEST}; was it downloaded whole?") from None
-    except ValidationError:
-        raise VerificationFailed(f"{folder / MANIFEST} cannot be read") from None
-
-
-def _hash_check(folder: Path, entry: _Entry) -> Check:
-    if Path(entry.name).name != entry.name:
-        return Check(name=entry.name, outcome=Outcome.FAILED, detail="not a plain file name")
-    try:
-        with (folder / entry.name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-    except OSError as error:
-        return Check(name=entry.name, outcome=Outcome.FAILED, detail=error.strerror or "unreadable")
-    if (size, digest) != (entry.size, entry.sha256):
-        detail = (
-            f"{size} bytes with sha256 {digest}; the manifest says {entry.size}, {entry.sha256}"
-        )
-        return Check(name=entry.name, outcome=Outcome.FAILED, detail=detail)
-    return Check(name=entry.name, outcome=Outcome.OK, detail=f"sha256 {digest[:16]}…")
-
-
-def _runs(folder: Path, models: list[str]) -> Iterator[Check]:
+def _runs(
+    folder: Path, models: list[str], manifest: Manifest, report: Report | None, native: bool
+) -> Iterator[Check]:
     """Open and run the models, all on the same inputs, each in a process of its own."""
     safe = []
     for name in models:
-        if (refusal := _refusal(folder / name)) is not None:
+        if name.endswith(NATIVE):
+            if native:
+                safe.append(name)
+            else:
+                detail = "native code is not run; --native runs it, if you trust where it is from"
+                yield Check(name=f"run {name}", outcome=Outcome.SKIPPED, detail=detail)
+        elif (refusal := _refusal(folder / name)) is not None:
             yield Check(name=f"run {name}", outcome=Outcome.FAILED, detail=refusal)
         else:
             safe.append(name)
     if not safe:
         return
-    for name, run in _run_fresh(folder, safe).items():
-        yield _run_check(name, run)
+    timed = _measured(report, safe)
+    job = manifest.job()
+    request = Request(loader=loader(), folder=folder.resolve(), models=tuple(safe), timed=timed)
+    if job is not None:
+        target = job.target
+        request = request.model_copy(update={"batch": target.batch_size, "threads": target.threads})
+    for name, run in run_fresh(request).items():
+        yield _run_check(name, run, report if name == timed else None)
+
+
+def _measured(report: Report | None, models: list[str]) -> str | None:
+    """Return the model that the report's latency belongs to."""
+    suffixes = {"onnxruntime": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+    suffix = suffixes.get(report.optimized.runtime or "", "") if report is not None else ""
+    return next((n for n in models if suffix and n == f"model{suffix}"), None)
 
 
 def _refusal(path: Path) -> str | None:
     """Return why a file is not opened: `.pt2` files can carry code."""
-    if path.suffix != ".pt2":
+    wanted = CONTENT.get(path.suffix)
+    if wanted is None:
         return None
     try:
         found = identify_model(path)
     except PlanishError as error:
         return f"not opened: {error.detail}"
-    return None if found == "pt2" else f"not opened: its content is {found}"
+    return None if found == wanted else f"not opened: its content is {found}"
 
 
-def _run_fresh(folder: Path, models: list[str]) -> dict[str, _Run]:
-    if find_spec("numpy") is None:
-        return dict.fromkeys(models, _Run(missing="numpy"))
-    loader = apps_folder() / LOADER_MODULE
-    command = [sys.executable, "-m", "planish.verify.fresh", str(loader)]
-    try:
-        done = subprocess.run(
-            [*command, str(folder.resolve()), *models],
-            env=environment({}),
-            capture_output=True,
-            text=True,
-            timeout=RUN_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return dict.fromkeys(models, _Run(error=f"not finished after {RUN_SECONDS} seconds"))
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return dict.fromkeys(models, _Run(error=f"the fresh process failed: {last}"))
-    answers: dict[str, JsonValue] = json.loads(lines[-1])
-    return {name: _Run.model_validate(answers[name]) for name in models}
-
-
-def _run_check(name: str, run: _Run) -> Check:
+def _run_check(name: str, run: Run, timed: Report | None) -> Check:
     if run.missing is not None:
-        detail = f"{run.missing} is not installed: pip install {run.missing}"
+        detail = f"{run.missing} is not installed: pip install -r requirements.txt"
         return Check(name=f"run {name}", outcome=Outcome.SKIPPED, detail=detail)
     if run.error is not None:
         return Check(name=f"run {name}", outcome=Outcome.FAILED, detail=run.error)
-    detail = "opens in a fresh process: " + ", ".join(run.outputs)
+    words = ["opens in a fresh process: " + ", ".join(run.outputs)]
+    if run.stored is not None:
+        words.append(f"{run.stored:.2%} of the norm from the outputs stored with it")
+    if run.cosine is not None:
+        words.append(f"cosine {run.cosine:.6f} with the original on stored noise")
     if run.difference is not None:
-        detail += f"; {run.difference:.2%} of the norm from the first model's outputs"
-    return Check(name=f"run {name}", outcome=Outcome.OK, detail=detail)
+        words.append(f"{run.difference:.2%} of the norm from the first model's outputs")
+    if run.median_ms is not None:
+        words.append(_latency(run.median_ms, timed))
+    return Check(name=f"run {name}", outcome=Outcome.OK, detail="; ".join(words))
 
 
-def _claims(folder: Path, models: list[str]) -> Iterator[Check]:
-    """Hold the report's claims against the files."""
+def _latency(median: float, report: Report | None) -> str:
+    """Say how long a call takes here and in the report: for information, machines differ."""
+    here = f"{median:.3g} ms a call (median of {CALLS})"
+    stated = report.optimized.latency_ms if report is not None else None
+    if stated is None or not stated.p50:
+        return here
+    return f"{here}, {median / stated.p50:.2f} times the report's {stated.p50:.3g} ms"
+
+
+def _report(folder: Path, models: list[str]) -> tuple[Report | None, list[Check]]:
+    """Return the report, and its claims held against the files."""
     path = folder / REPORT_JSON
     if not path.is_file():
-        yield Check(name="report", outcome=Outcome.SKIPPED, detail=f"no {REPORT_JSON} here")
-        return
+        missing = Check(name="report", outcome=Outcome.SKIPPED, detail=f"no {REPORT_JSON} here")
+        return None, [missing]
     try:
         report = Report.model_validate_json(path.read_bytes())
     except ValidationError:
-        yield Check(name="report", outcome=Outcome.FAILED, detail=f"{REPORT_JSON} cannot be read")
-        return
+        damaged = f"{REPORT_JSON} cannot be read"
+        return None, [Check(name="report", outcome=Outcome.FAILED, detail=damaged)]
+    return report, list(_claims(folder, models, report))
+
+
+def _claims(folder: Path, models: list[str], report: Report) -> Iterator[Check]:
     stated = report.optimized.size_bytes
     sizes = {
         name: sum((folder / part).stat().st_size for part in _parts(name))

@@ -25,7 +25,7 @@ from worker.engine.save.onnx import save_onnx
 from worker.engine.save.openvino_ir import save_openvino
 from worker.engine.save.pt2 import save_pt2
 from worker.engine.save.requirements import write_requirements
-from worker.engine.save.weights import save_safetensors
+from worker.engine.save.safetensors_file import save_safetensors
 
 WRITERS: dict[Output, Callable[[Model, Path], None]] = {
     "onnx": save_onnx,

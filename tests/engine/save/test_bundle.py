@@ -26,6 +26,7 @@ ALLOWED = {
     "functools",
     "importlib",
     "json",
+    "time",
     "sys",
     "collections",
     "pathlib",

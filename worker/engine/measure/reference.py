@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor
 
-from worker.engine.load.inplace import name_of
-from worker.engine.model import AnyModel, Model
-from worker.engine.quantize.packed import PackedEmbedding
+from worker.engine.model import AnyModel
 
 MAX_VALUES = 1 << 16
 ORIGINAL = "original"
@@ -24,24 +22,25 @@ ORIGINAL = "original"
 Outputs = Sequence[NDArray[np.generic]]
 
 
-def reference_inputs(model: AnyModel, batch: int, seed: int) -> tuple[Tensor, ...]:
-    """Return `Model.example` with random token ids instead of zeros where a table reads them."""
+def reference_inputs(
+    model: AnyModel, batch: int, seed: int, original: AnyModel | None = None
+) -> tuple[Tensor, ...]:
+    """Return a model's example, with random token ids instead of zeros where a table reads them.
+
+    Args:
+        model: whose inputs they are.
+        batch: samples.
+        seed: same seed, same values.
+        original: what it was made from; knows tables that have become integers.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return tuple(
-        value
-        if rows is None
-        else torch.randint(0, rows, value.shape, generator=generator).to(value)
-        for value, rows in zip(model.example(batch, seed), _tables(model), strict=True)
-    )
-
-
-def _tables(model: AnyModel) -> list[int | None]:
-    """Return for each input how many rows the table has that reads it directly."""
-    if isinstance(model, Model):
-        places = [node for node in model.module.graph.nodes if node.op == "placeholder"]
-        return [_rows(model, place) for place in places]
-    found = model.tables()
-    return [found[item.name][1] if item.name in found else None for item in model.inputs]
+    tables = {**(original.tables() if original is not None else {}), **model.tables()}
+    values = []
+    for spec, value in zip(model.inputs, model.example(batch, seed), strict=True):
+        _, rows = tables.get(spec.name, ("", 0))
+        ids = torch.randint(0, rows, value.shape, generator=generator) if rows else value
+        values.append(ids.to(value.dtype))
+    return tuple(values)
 
 
 def write_reference(
@@ -65,17 +64,3 @@ def thinned(values: NDArray[np.generic]) -> NDArray[np.generic]:
     """Return every n-th value, flat, with the least n that leaves at most `MAX_VALUES`."""
     flat = values.reshape(-1)
     return flat[:: -(-flat.size // MAX_VALUES) or 1]
-
-
-def _rows(model: Model, place: fx.Node) -> int | None:
-    """Return how many rows the table has that reads an input directly."""
-    for user in place.users:
-        if user.op == "call_module":
-            layer = model.module.get_submodule(str(user.target))
-            if isinstance(layer, nn.Embedding | PackedEmbedding):
-                return int(layer.weight.shape[0])
-        if user.op == "call_function" and name_of(user) == "embedding":
-            table = user.args[0]
-            if isinstance(table, fx.Node) and table.op == "get_attr":
-                return int(model.module.get_parameter(str(table.target)).shape[0])
-    return None

@@ -63,7 +63,7 @@ def check_reload(
     Raises:
         ReloadMismatch: a file does not open, or its outputs are others.
     """
-    inputs = reference_inputs(model, model.batch or _BATCH, seed)
+    inputs = reference_inputs(model, model.batch or _BATCH, seed, original)
     graph = model.outputs(inputs)
     worst = 0.0
     found: dict[str, Outputs] = {}

@@ -16,6 +16,7 @@ import functools
 import importlib.util
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ MODELS = {
     "model.aoti.pt2": "torch",
 }
 NATIVE = ".aoti.pt2"
+WARM_CALLS = 5
 NATIVE_INPUTS = "PLANISH_INPUTS"
 PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -283,6 +285,7 @@ def main() -> None:
     parser.add_argument("--outputs", help="an .npz file to write the outputs to")
     parser.add_argument("--batch", type=int, default=1, help="size of the batch of noise")
     parser.add_argument("--threads", type=int, help="computing threads")
+    parser.add_argument("--repeat", type=int, default=0, help="time as many calls: their median")
     chosen = parser.parse_args()
     network = load(chosen.model, chosen.threads, runtime=chosen.runtime, device=chosen.device)
     arrays = network.example(chosen.batch)
@@ -295,6 +298,28 @@ def main() -> None:
     for kind, values in (("input", arrays), ("output", outputs)):
         for name, value in values.items():
             sys.stdout.write(f"{kind} {name}: {value.dtype}{list(value.shape)}\n")
+    if chosen.repeat:
+        shapes = [arrays[i.name].shape for i in network.inputs]
+        network = load(
+            chosen.model,
+            chosen.threads,
+            runtime=chosen.runtime,
+            device=chosen.device,
+            shapes=shapes,
+        )
+        median = _median(network, arrays, chosen.repeat)
+        sys.stdout.write(f"median of {chosen.repeat} calls: {median:.4f} ms\n")
+
+
+def _median(network: Network, arrays: Mapping[str, Array], count: int) -> float:
+    """Return the median time of a call in milliseconds; the first calls are not counted."""
+    times = []
+    for index in range(count + WARM_CALLS):
+        start = time.perf_counter()
+        network(**arrays)
+        if index >= WARM_CALLS:
+            times.append((time.perf_counter() - start) * 1e3)
+    return float(np.median(times))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from planish.gate.operators import ATEN, SIZE_ARITHMETIC
 from planish.gate.operators import QUANTIZED as QUANTIZED_TAKEN
 from tests.engine.passes.models import NETS, zoo_model
 from worker.engine.save.rebuild import FUNCTIONS, OPERATORS, QUANTIZED, DescriptionError, rebuild
-from worker.engine.save.weights import save_safetensors
+from worker.engine.save.safetensors_file import save_safetensors
 
 Json = dict[str, object]
 
