@@ -42,7 +42,10 @@ def check_pickle(raw: bytes) -> None:
         UnsafeModel: it names another class or function, or uses another opcode.
         InvalidModel: it is no pickle.
     """
-    _walk(BytesIO(raw))
+    stream = BytesIO(raw)
+    _walk(stream)
+    if stream.read(1):
+        raise InvalidModel("the checkpoint's pickle has bytes behind its end")
 
 
 def check_legacy(head: bytes) -> None:

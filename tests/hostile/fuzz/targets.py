@@ -249,10 +249,10 @@ def check_spec(raw: bytes) -> None:
 TARGETS = {
     target.name: target
     for target in (
-        Target("pt2", "pt2/zip", 0.4, mutate_pt2, _file(check_pt2), ".pt2"),
-        Target("zip", "pt2/zip", 0.6, mutate_archive, _file(check_archive), ".zip"),
-        Target("state_dict", "pickle", 0.3, mutate_checkpoint, _file(check_weights), ".pt"),
-        Target("pickle", "pickle", 0.7, mutate_bare_pickle, run_pickle, ".pkl"),
+        Target("pt2", "pt2/zip", 0.25, mutate_pt2, _file(check_pt2), ".pt2"),
+        Target("zip", "pt2/zip", 0.75, mutate_archive, _file(check_archive), ".zip"),
+        Target("state_dict", "pickle", 0.2, mutate_checkpoint, _file(check_weights), ".pt"),
+        Target("pickle", "pickle", 0.8, mutate_bare_pickle, run_pickle, ".pkl"),
         Target("safetensors", "safetensors", 1, mutate_safetensors, _file(check_tensors)),
         Target("npz", "npz/npy", 1, mutate_npz, _file(read_headers), ".npz"),
         Target("onnx", "onnx", 1, mutate_onnx, _file(check_onnx), ".onnx"),
