@@ -7,12 +7,14 @@ import gc
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import redis
 from starlette.requests import Request
 
 from planish.contract.errors import Unavailable
 from planish.contract.job import JobStatus
+from planish.contract.storage import StorageUrl
 from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE
 from planish.store.audit import Audit
 from planish.store.blobs import Blobs, TenantBlobs
@@ -33,6 +35,7 @@ from service.principal import principal_of
 from service.queue import Doorbell
 from service.settings import ServiceSettings, is_loopback
 from service.shares import ReadShare, count_upload
+from service.storage import Storage
 from service.webhooks.postman import Postman
 
 THREADS = 32
@@ -65,6 +68,7 @@ class Desk:
         self._slots = asyncio.Semaphore(settings.max_uploads)
         self.leaving = asyncio.Event()
         self.links = Links(store.data_dir)
+        self.storage = Storage(settings.storage, settings.max_upload_bytes)
         self.outbox = Outbox(client, self.files)
         self._postman = Postman(self.outbox, self.files, store.data_dir, settings.webhooks)
         self._recovery = Recovery(self.ledger, self.files, self.doorbell.ring, self.blobs)
@@ -83,6 +87,7 @@ class Desk:
     async def leave(self) -> None:
         """End the open streams: their clients come back to another process, or later."""
         self.leaving.set()
+        self.storage.stop()
         await self.hub.close()
 
     async def close(self) -> None:
@@ -114,6 +119,16 @@ class Desk:
         """Count bytes against the share of whoever is asking; raises QuotaExceeded. In a thread."""
         tenant = principal_of(request).tenant
         count_upload(self.quotas, self.settings.shares, tenant, size)
+
+    async def fetch(self, request: Request, wanted: StorageUrl) -> str:
+        """Return the id of a file that lies in a storage; see `Storage.fetch`."""
+        async with self.upload_slot():
+            return await self.storage.fetch(
+                wanted,
+                principal_of(request).tenant,
+                self.blobs_of(request),
+                partial(self.count_upload, request),
+            )
 
     @asynccontextmanager
     async def upload_slot(self) -> AsyncIterator[None]:

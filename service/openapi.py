@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from planish.contract.parts import MAX_PARTS
 from planish.contract.problem import PROBLEM_MEDIA_TYPE, Problem
 from planish.contract.spec import Spec
+from planish.contract.storage import StorageUrl
 from service.auth import OPEN_PATHS
 from service.multipart import FILE_PARTS
 
@@ -112,10 +113,28 @@ def make_openapi(app: FastAPI, needs_key: bool) -> Json:
 
 def _models() -> Json:
     """Return schemas that no response model brings in: what is sent to us, and problems."""
-    wanted = [(Spec, "validation"), (Problem, "serialization")]
+    wanted = [(Spec, "validation"), (StorageUrl, "validation"), (Problem, "serialization")]
     _, top = models_json_schema(wanted, ref_template=_REF + "{model}")  # type: ignore[arg-type]
     definitions: Json = top["$defs"]
+    _allow_urls(definitions)
     return definitions
+
+
+def _allow_urls(schemas: Json) -> None:
+    """Add storage URLs to the files of a spec: they are resolved before it is a `Spec`."""
+    url, named = schemas["StorageUrl"], "NamedStorageUrl"
+    schemas[named] = {
+        **url,
+        "title": named,
+        "description": "One of several files, from a storage.",
+        "properties": {**url["properties"], "name": schemas["NamedFile"]["properties"]["name"]},
+        "required": ["url", "name"],
+    }
+    for role in schemas["Files"]["properties"].values():
+        kinds = role.get("oneOf") or next(k["oneOf"] for k in role["anyOf"] if "oneOf" in k)
+        several = next(kind for kind in kinds if kind.get("type") == "array")
+        several["items"] = {"anyOf": [several["items"], {"$ref": f"{_REF}{named}"}]}
+        kinds.append({"$ref": f"{_REF}StorageUrl"})
 
 
 def _operations(document: Json) -> Iterator[tuple[str, Json]]:

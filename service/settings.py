@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from planish.store.keys import Keys
 from planish.store.settings import StoreSettings
@@ -26,6 +27,7 @@ ENV_UPLOAD_BYTES = "PLANISH_UPLOAD_BYTES_PER_DAY"
 ENV_WEBHOOKS = "PLANISH_WEBHOOKS"
 ENV_MAX_CONNECTIONS = "PLANISH_MAX_CONNECTIONS_PER_ADDRESS"
 ENV_NATIVE_CODE = "PLANISH_NATIVE_CODE"
+ENV_STORAGE = "PLANISH_STORAGE_URLS"
 ENV_HOSTS = "PLANISH_HOSTS"
 ENV_PROXIES = "PLANISH_TRUSTED_PROXIES"
 
@@ -55,6 +57,7 @@ class ServiceSettings:
         native_code: whether jobs may ask for the output ``aotinductor``.
         hosts: names in ``Host`` that are answered, beside loopback ones; empty: any with keys, only
             loopback ones without.
+        storage: prefixes of URLs that files may be fetched from; ``{tenant}`` is who asks.
         proxies: addresses and networks whose ``X-Forwarded-For`` and ``-Proto`` are believed.
     """
 
@@ -71,6 +74,7 @@ class ServiceSettings:
     native_code: bool = False
     hosts: frozenset[str] = frozenset()
     proxies: tuple[str, ...] = ()
+    storage: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         keyless = self.api_key is None and not Keys(self.store.data_dir).any()
@@ -112,6 +116,7 @@ class ServiceSettings:
             native_code=_allowed(ENV_NATIVE_CODE),
             hosts=frozenset(_host(name) for name in _list(ENV_HOSTS)),
             proxies=tuple(_network(text) for text in _list(ENV_PROXIES)),
+            storage=tuple(_prefix(text) for text in _list(ENV_STORAGE)),
         )
 
 
@@ -151,6 +156,19 @@ def _host(text: str) -> str:
             f"{ENV_HOSTS}: {text!r} is no name; list names without scheme and port, with commas"
         )
     return text.lower()
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([A-Za-z0-9_.=+@,~{}-]+/)*", text):
+        raise InvalidSettingsError(
+            f"{ENV_STORAGE}: {text!r} is no prefix like s3://bucket/ or s3://bucket/{{tenant}}/; "
+            "it ends with a slash"
+        )
+    if find_spec("obstore") is None:
+        raise InvalidSettingsError(
+            f"{ENV_STORAGE} needs the package obstore: pip install 'planish[s3]'"
+        )
+    return text
 
 
 def _network(text: str) -> str:

@@ -25,7 +25,8 @@ from planish.contract.errors import (
 )
 from planish.contract.problem import FieldError
 from planish.contract.spec import Files, NamedFile, Spec
-from planish.contract.validation import MAX_SPEC_BYTES, parse_spec
+from planish.contract.storage import Place, StorageUrl, put_ids, take_urls
+from planish.contract.validation import MAX_SPEC_BYTES, parse_json, spec_from
 from planish.contract.wire import (
     HEADER_IDEMPOTENCY_KEY,
     MAX_IDEMPOTENCY_KEY,
@@ -39,6 +40,7 @@ from planish.store.records import SpecRecord, queue_of
 from service.desk import Desk
 from service.digest import check_digests, stated_digests
 from service.multipart import Form, boundary_of, missing_part, receive_form
+from service.principal import principal_of
 from service.shares import check_live_jobs
 from service.upload import Received, begun, check_length, small_body
 from service.webhooks.guard import check_url
@@ -120,9 +122,23 @@ async def _from_json(desk: Desk, request: Request) -> Spec:
     stated = stated_digests(request.headers)
     if stated:
         check_digests(stated, hashlib.sha256(raw).hexdigest(), "the body")
-    spec = parse_spec(raw)
+    document, urls = take_urls(parse_json(raw))
+    spec = spec_from(document)
+    if urls:
+        spec = await _fetched(desk, request, document, urls)
     await asyncio.to_thread(_look, desk, spec, _paths(desk.blobs_of(request), spec))
     return spec
+
+
+async def _fetched(
+    desk: Desk, request: Request, document: object, urls: dict[Place, StorageUrl]
+) -> Spec:
+    """Return a spec with the ids of the files that its URLs name; all are checked before any."""
+    tenant = principal_of(request).tenant
+    for wanted in urls.values():
+        desk.storage.check(wanted, tenant)
+    ids = {place: await desk.fetch(request, wanted) for place, wanted in urls.items()}
+    return spec_from(put_ids(document, ids))
 
 
 def _paths(blobs: Blobs, spec: Spec) -> dict[str, Source]:

@@ -159,7 +159,7 @@ def _become(
         if text
     ]
     arguments = command(module, *given)
-    os.execve(arguments[0], arguments, environment(shared))  # noqa: S606 - our own interpreter
+    os.execve(arguments[0], arguments, environment(shared, module))  # noqa: S606 - our own interpreter
 
 
 class _Stopping:

@@ -14,6 +14,8 @@ from planish.contract.errors import PlanishError
 # One module of each extra's heart; importing any of them here would cost seconds.
 SERVICE_MODULES = ("fastapi", "uvicorn", "uvloop", "httptools", "celery", "redis")
 WORKER_MODULES = ("torch", "torchao", "onnx", "onnxruntime", "celery", "redis")
+API_MODULE = "service.main"
+STORAGE_SECRETS = ("AWS_", "PLANISH_STORAGE_URLS")
 STORE_MODULES = ("redis", "hiredis")
 
 
@@ -51,10 +53,15 @@ def require(extra: str, modules: tuple[str, ...]) -> None:
         )
 
 
-def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process that runs one of the apps."""
+def environment(settings: Mapping[str, str], module: str = "") -> dict[str, str]:
+    """Return the environment of a process that runs one of the apps.
+
+    The API alone fetches from a storage; every other process gets none of its credentials.
+    """
     path = os.pathsep.join(filter(None, [str(apps_folder()), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, **settings, "PYTHONPATH": path}
+    hidden = () if module == API_MODULE else STORAGE_SECRETS
+    own = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    return {**own, **settings, "PYTHONPATH": path}
 
 
 def command(module: str, *arguments: str) -> list[str]:

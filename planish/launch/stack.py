@@ -160,7 +160,7 @@ class Stack:
         tie = (sys.executable, "-m", "planish.launch.tied", str(os.getpid()), module)
         self._parts[name] = subprocess.Popen(
             [*tie, *arguments],
-            env=environment(shared),
+            env=environment(shared, module),
             stdin=subprocess.DEVNULL,
             stdout=self._log or sys.stderr.fileno(),
             stderr=self._log,

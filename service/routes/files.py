@@ -8,9 +8,17 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from planish.contract.errors import FileInUse, MissingPart, NotFound, UnsupportedMedia
+from planish.contract.errors import (
+    DigestMismatch,
+    FileInUse,
+    InvalidParameter,
+    MissingPart,
+    NotFound,
+    UnsupportedMedia,
+)
 from planish.contract.job import FileInfo, FilePage
 from planish.contract.spec import FILE_ID_PATTERN
+from planish.contract.storage import storage_url
 from planish.store.blobs import Blobs
 from service.desk import Desk, desk_of
 from service.digest import check_digests, stated_digests
@@ -18,7 +26,7 @@ from service.download import Content, Download
 from service.negotiate import choose
 from service.openapi import body, content, problems
 from service.principal import principal_of
-from service.upload import FileSink, begun, check_length, write_body
+from service.upload import FileSink, begun, check_length, small_body, write_body
 
 router = APIRouter(tags=["files"])
 
@@ -45,10 +53,17 @@ async def upload_file(
     ] = None,
     content_digest: Annotated[str | None, Header(description="As `Repr-Digest`.")] = None,
     x_content_sha256: Annotated[str | None, Header(description="The same in hex.")] = None,
+    url: Annotated[
+        str | None,
+        Query(max_length=1024, description="Instead of a body: s3://bucket/key, where allowed."),
+    ] = None,
 ) -> Response:
     """Upload a file as the raw body. The same content always has the same id."""
     desk = desk_of(request)
-    info, fresh = await _receive(desk, request, name)
+    if url is None:
+        info, fresh = await _receive(desk, request, name)
+    else:
+        info, fresh = await _fetch(desk, request, url), True
     headers = {"location": f"/files/{info.id}"}
     return Response(info.model_dump_json(), 201 if fresh else 200, headers, JSON)
 
@@ -123,6 +138,20 @@ async def _receive(desk: Desk, request: Request, name: str | None) -> tuple[File
             return await asyncio.to_thread(_keep, blobs, sink, name)
         finally:
             blobs.abandon(sink.upload)
+
+
+async def _fetch(desk: Desk, request: Request, url: str) -> FileInfo:
+    if await small_body(request.receive, 1):
+        raise InvalidParameter("url: send either a body or a URL, not both")
+    digests = set(stated_digests(request.headers).values())
+    if len(digests) > 1:
+        raise DigestMismatch("the digest headers state different digests")
+    wanted = storage_url({"url": url, "sha256": next(iter(digests), None)})
+    file_id = await desk.fetch(request, wanted)
+    info = await asyncio.to_thread(desk.blobs_of(request).info, file_id)
+    if info is None:
+        raise _unknown(file_id)
+    return info
 
 
 def _keep(blobs: Blobs, sink: FileSink, name: str | None) -> tuple[FileInfo, bool]:

@@ -27,6 +27,8 @@
     │   ├── InvalidSpec        422  invalid_spec
     │   ├── MissingPart        422  missing_part
     │   ├── DigestMismatch     422  digest_mismatch
+    │   ├── StorageUrlNotAllowed     422  storage_url_not_allowed
+    │   ├── StorageUnreadable        422  storage_unreadable
     │   ├── IdempotencyKeyReused     422  idempotency_key_reused
     │   ├── UnsatisfiableResources   422  unsatisfiable_resources
     │   ├── ConversionFailed   422  conversion_failed
@@ -101,6 +103,8 @@ from planish.contract.errors.input import (
     OutputNotAllowed,
     SandboxUnavailable,
     StateDictMismatch,
+    StorageUnreadable,
+    StorageUrlNotAllowed,
     UnknownArchitecture,
     UnknownFormat,
     UnsafeModel,
@@ -196,6 +200,8 @@ __all__ = [
     "ServerUnreachable",
     "StateDictMismatch",
     "StorageFull",
+    "StorageUnreadable",
+    "StorageUrlNotAllowed",
     "TooLarge",
     "TrainingDiverged",
     "Unauthorized",

@@ -29,6 +29,18 @@ class DigestMismatch(InvalidInput):
     code, title = "digest_mismatch", "The digest does not match the body"
 
 
+class StorageUrlNotAllowed(InvalidInput):
+    """A storage URL lies outside of what the operator allows."""
+
+    code, title = "storage_url_not_allowed", "Files are not taken from this storage URL"
+
+
+class StorageUnreadable(InvalidInput):
+    """The storage has no such object, or does not let the service read it."""
+
+    code, title = "storage_unreadable", "The file in the storage cannot be read"
+
+
 class IdempotencyKeyReused(InvalidInput):
     """One Idempotency-Key came with two different bodies."""
 
