@@ -7,6 +7,7 @@ that was never written.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from planish.contract.errors import OperatorNotAllowed
 
@@ -58,17 +59,18 @@ _SIZES = """
 sym_size sym_numel sym_stride _assert_tensor_metadata _assert_scalar sym_constrain_range
 sym_constrain_range_for_size
 """
-_GROUPS = (
-    _LAYERS,
-    _ACTIVATIONS,
-    _POOLING,
-    _ARITHMETIC,
-    _REDUCTIONS,
-    _SHAPES,
-    _CREATION,
-    _SIZES,
-)
-ATEN = frozenset(name for group in _GROUPS for name in group.split())
+GROUPS = {
+    "layers": _LAYERS,
+    "activations": _ACTIVATIONS,
+    "pooling, resizing": _POOLING,
+    "arithmetic, comparison": _ARITHMETIC,
+    "reductions, sorting": _REDUCTIONS,
+    "shapes, indexing": _SHAPES,
+    "creation, conversion": _CREATION,
+    "sizes, checks": _SIZES,
+}
+"""The operators of ``torch.ops.aten`` by what they are for; docs/formats.md has the same table."""
+ATEN = frozenset(name for group in GROUPS.values() for name in group.split())
 QUANTIZED = frozenset(
     f"{verb}_per_{unit}" for verb in ("quantize", "dequantize") for unit in ("tensor", "channel")
 )
@@ -92,26 +94,26 @@ REGIONS = frozenset(
 _NAME = re.compile(r"torch\.ops\.(aten|quantized_decomposed)\.(\w{1,64})\.(\w{1,64})", re.ASCII)
 
 
-def split_target(target: str, layer: str) -> tuple[str, str, str]:
+def split_target(target: str, place: Callable[[], str]) -> tuple[str, str, str]:
     """Return namespace, name and overload of a tensor operator.
 
     Args:
         target: as the file spells it, ``torch.ops.aten.conv2d.default``.
-        layer: where in the model the call stands, for the error text.
+        place: says where in the model the call stands, for the error text.
 
     Raises:
         OperatorNotAllowed: not in the table.
     """
     match = _NAME.fullmatch(target)
     if match is None or match[2] not in (ATEN if match[1] == "aten" else QUANTIZED):
-        raise refused(target, layer)
+        raise refused(target, place)
     return match[1], match[2], match[3]
 
 
-def refused(target: str, layer: str) -> OperatorNotAllowed:
-    """Return the error that names an operator, its layer, and what to do."""
+def refused(target: str, place: Callable[[], str]) -> OperatorNotAllowed:
+    """Return the error that names an operator, its layer and line, and what to do."""
     name = target.removeprefix("torch.ops.")[:120]
-    place = f" in layer {layer!r}" if layer else ""
+    where = place()
     if "higher_order" in target:
         why = "control flow and nested graphs cannot be optimized"
         advice = "write this part without torch.cond, loops over tensors or autocast"
@@ -122,5 +124,5 @@ def refused(target: str, layer: str) -> OperatorNotAllowed:
         why = "it is not supported"
         advice = "write this part with other operators of torch.nn"
     return OperatorNotAllowed(
-        f"the model calls {name!r}{place}: {why}; {advice}, and export the model again"
+        f"the model calls {name!r}{where}: {why}; {advice}, and export the model again"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from planish.contract.errors import InvalidModel, UnsafeModel
@@ -23,6 +24,7 @@ MAX_PROGRAM = 64 << 20
 MAX_CONFIG = 32 << 20
 MAX_NODES = 100_000
 MAX_RANK = 8
+MAX_TRACE = 20_000
 
 SCALAR_TYPES = {
     1: "uint8",
@@ -41,6 +43,9 @@ _NATIVE = ("data/aotinductor/", "data/executorch/")
 _OBJECT = re.compile(r"data/(weights|constants)/(custom_obj|opaque_obj)_\d+")
 _PAYLOAD = re.compile(r"(weight|tensor)_\d{1,7}")
 _PATH = re.compile(r"[\w.]{1,500}", re.ASCII)
+_LINE = re.compile(
+    r'^ *File "(?:[^"\n]*[/\\])?([\w.-]{1,100})", line (\d{1,7})', re.ASCII | re.MULTILINE
+)
 _MODEL = re.compile(r"models/([\w\-]{1,200})\.json")
 
 
@@ -83,7 +88,18 @@ class Package:
     def config(self, folder: str, kind: str) -> Value:
         """Return a payload config, e.g. of ``data/weights``; maps names to descriptions."""
         name = f"{folder}/{self.tag}_{kind}_config.json"
+        if f"{self.root}/{name}" not in self.archive.entries:
+            self._refuse_pickled(folder)
         return parse(self.archive.read(self.entry(name).name, MAX_CONFIG), name)["config"]
+
+    def _refuse_pickled(self, folder: str) -> None:
+        """Name an older layout, whose weights are one pickle for each folder."""
+        old = f"{self.root}/{folder}/{self.tag}.pt"
+        if old in self.archive.entries:
+            raise InvalidModel(
+                f"the .pt2 is of an older layout, with pickled weights ({folder}/{self.tag}.pt); "
+                "export the model again with torch 2.13"
+            )
 
 
 def open_package(path: Path) -> Package:
@@ -131,7 +147,7 @@ def check_content(package: Package, program: Value) -> None:
     for node in program["graph_module"]["graph"]["nodes"].items():
         target = node["target"].text()
         if target not in REGIONS and target not in SIZE_ARITHMETIC:
-            split_target(target, layer_of(node))
+            split_target(target, partial(place_of, node))
     for folder, kind in PAYLOADS:
         for name, meta in package.config(folder, kind).members():
             payload_file(name, meta)
@@ -154,6 +170,15 @@ def layer_of(node: Value) -> str:
     last = stack.text().rpartition(";")[2].split(",") if stack is not None else []
     path = last[1] if len(last) > 1 else ""
     return path if _PATH.fullmatch(path) else ""
+
+
+def place_of(node: Value) -> str:
+    """Return where a call stands, for error texts: `` in layer 'conv1' (line 12 of net.py)``."""
+    layer = layer_of(node)
+    trace = node["metadata"].get("stack_trace")
+    lines = _LINE.findall(trace.text()[-MAX_TRACE:]) if trace is not None else []
+    line = f" (line {lines[-1][1]} of {lines[-1][0]})" if lines else ""
+    return (f" in layer {layer!r}" if layer else "") + line
 
 
 def pt2_inputs(path: Path) -> tuple[Signature, ...]:

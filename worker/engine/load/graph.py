@@ -6,6 +6,7 @@ import keyword
 import operator
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 
 import torch
@@ -16,7 +17,7 @@ from torch.fx.node import Argument
 from planish.contract.errors import InvalidModel, OperatorNotAllowed
 from planish.gate.document import Value
 from planish.gate.operators import REGIONS
-from planish.gate.pt2 import MAX_NODES, SCALAR_TYPES, layer_of, program_inputs
+from planish.gate.pt2 import MAX_NODES, SCALAR_TYPES, layer_of, place_of, program_inputs
 from worker.engine.load.operators import resolve
 from worker.engine.load.treespec import build, parse_treespec
 from worker.engine.load.weights import STRIDED
@@ -50,6 +51,7 @@ class GraphReader:
         self._graph = fx.Graph()
         self._values: dict[str, Argument] = {}
         self._nodes = 0
+        self._place: Callable[[], str] = str
 
     def read(self) -> fx.GraphModule:
         """Return the program as a module that takes its tensors in order."""
@@ -100,6 +102,7 @@ class GraphReader:
             self._nodes += 1
             if self._nodes > MAX_NODES:
                 raise InvalidModel(f"the model has more than {MAX_NODES} operations")
+            self._place = partial(place_of, node)
             target = node["target"].text()
             if target in REGIONS:
                 self._inline(node, target, depth)
@@ -107,8 +110,7 @@ class GraphReader:
                 self._call(node, target, graph)
 
     def _call(self, node: Value, target: str, graph: Value) -> None:
-        layer = layer_of(node)
-        function = resolve(target, layer)
+        function = resolve(target, self._place)
         args, kwargs = self._arguments(node, function)
         outputs = [output.union() for output in node["outputs"].items()]
         names = _result_names(outputs)
@@ -116,7 +118,7 @@ class GraphReader:
         call = self._graph.create_node(
             "call_function", function, args, kwargs, names[0] if single else None
         )
-        call.meta[LAYER] = layer
+        call.meta[LAYER] = layer_of(node)
         for index, name in enumerate(names):
             if name is not None:
                 item = (
@@ -154,7 +156,8 @@ class GraphReader:
         reader = self._READERS.get(kind)
         if reader is None:
             raise InvalidModel(
-                f"the model uses an argument of kind {kind[:50]!r}, which is not supported"
+                f"the model uses an argument of kind {kind[:50]!r}{self._place()}, which is not "
+                "supported; call with tensors, numbers and lists of them, and export again"
             )
         return reader(self, content)
 
@@ -212,7 +215,8 @@ class GraphReader:
         )
         if at is None or enabled or depth >= MAX_INLINED:
             raise OperatorNotAllowed(
-                "the model runs a part under autocast; export it without torch.autocast"
+                f"the model runs a part under autocast{self._place()}; export it without "
+                "torch.autocast"
             )
         graph = arguments[at]["as_graph"]["graph"]
         given = [self._argument(argument) for argument in arguments[at + 1 :]]

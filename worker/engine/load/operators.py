@@ -15,28 +15,28 @@ from planish.gate.operators import SIZE_ARITHMETIC, refused, split_target
 Target = OpOverload | Callable[..., object]
 
 
-def resolve(target: str, layer: str) -> Target:
+def resolve(target: str, place: Callable[[], str]) -> Target:
     """Return the function that a node's target names.
 
     Args:
         target: as the file spells it, ``torch.ops.aten.conv2d.default``.
-        layer: where in the model the call stands, for the error text.
+        place: says where in the model the call stands, for the error text.
 
     Raises:
         OperatorNotAllowed: not in the table, or no function of this torch.
     """
     if target in SIZE_ARITHMETIC:
         return _ARITHMETIC[target]
-    namespace, name, overload = split_target(target, layer)
+    namespace, name, overload = split_target(target, place)
     if namespace == "quantized_decomposed":
         importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers them
     packet = getattr(getattr(torch.ops, namespace), name, None)
     if packet is None or overload not in packet.overloads():
-        raise refused(target, layer)
+        raise refused(target, place)
     function: OpOverload = getattr(packet, overload)
     writes_in_place = name.endswith("_") and not name.endswith("__")
     if function._schema.is_mutable and not writes_in_place:
-        raise refused(target, layer)
+        raise refused(target, place)
     return function
 
 
