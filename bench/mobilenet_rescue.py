@@ -175,7 +175,7 @@ def rescue(model: Model, spec: Spec, splits: Splits, at: Path) -> dict:
     save_onnx(model, files["float"])
     facts, seconds = {}, {}
     for name, params in WAYS.items():
-        context = Context(spec, splits, model, Silent(), 0, torch.device("cpu"), 1)
+        context = Context(spec, splits, Silent(), 0, 1, teacher=model, device=torch.device("cpu"))
         began = time.perf_counter()
         outcome = entry_for(params).run(model.clone(), params, context)
         seconds[name] = round(time.perf_counter() - began, 1)

@@ -104,7 +104,7 @@ def main() -> None:
         files["onnxruntime"] = folder / "onnxruntime.onnx"
         save_onnx(model, files["float"])
         params = SPEC.recipe[0]
-        context = Context(SPEC, splits, model, Silent(), 0, torch.device("cpu"), 1)
+        context = Context(SPEC, splits, Silent(), 0, 1, teacher=model, device=torch.device("cpu"))
         seconds = time.perf_counter()
         quantized = run(model.clone(), params, context).model
         save_onnx(quantized, files["planish"])

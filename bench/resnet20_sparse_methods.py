@@ -69,7 +69,9 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         splits = splits_of(net, model, job, folds(net)[0], Path(folder))
-        ctx = Context(job, splits, model.clone(), Silent(), 0, torch.device("cpu"), 1)
+        ctx = Context(
+            job, splits, Silent(), 0, 1, teacher=model.clone(), device=torch.device("cpu")
+        )
         before = right(model, splits)
         for params in cases():
             began = time.monotonic()

@@ -70,7 +70,7 @@ class Bench:
     def context(self) -> Context:
         """Return what a pass may use."""
         device = torch.device("cpu")
-        return Context(self.spec, self.splits, self.original, Silent(), 0, device, 1)
+        return Context(self.spec, self.splits, Silent(), 0, 1, teacher=self.original, device=device)
 
     def onnx(self, name: str, make: Callable[[], Model]) -> Path:
         """Return the file of a model, which is made and written if it is not there yet."""

@@ -117,7 +117,7 @@ def run_fold(net: Net, samples: int, fold: object) -> tuple[dict, np.ndarray, di
         splits = splits_of(net, model, spec, fold, at)
         files = {name: at / f"{name}.onnx" for name in ("float", "planish", "onnxruntime", "nncf")}
         save_onnx(model, files["float"])
-        context = Context(spec, splits, model, Silent(), 0, torch.device("cpu"), 1)
+        context = Context(spec, splits, Silent(), 0, 1, teacher=model, device=torch.device("cpu"))
         began = time.perf_counter()
         outcome = entry_for(params).run(model.clone(), params, context)
         seconds = time.perf_counter() - began
