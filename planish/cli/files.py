@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +22,7 @@ from planish.cli.progress import Transfers
 app = typer.Typer(no_args_is_help=True)
 
 FileIds = Annotated[list[str], typer.Argument(metavar="FILE_ID...", help="sha256:…")]
-Paths = Annotated[list[Path], typer.Argument(metavar="FILE...")]
+Paths = Annotated[list[str], typer.Argument(metavar="FILE...")]
 
 
 @app.command("list")
@@ -51,7 +50,8 @@ def upload(
 ) -> None:
     """Upload files of any size; what the server has already is not sent again.
 
-    Files of 64 MiB or more go on where they were when a connection or this command breaks off.
+    Files of 64 MiB or more go on where they were when a connection or this command breaks off. The
+    server fetches s3://bucket/key, where its operator allows it.
     """
     with connect(url, resumable=resumable) as client, Transfers() as transfers:
         found = [client.upload(path, transfers) for path in paths]

@@ -238,8 +238,8 @@ class AsyncClient:
         return await self._run(download(job_id, Path(folder), names, progress))
 
     async def upload(self, path: FileSource, progress: OnTransfer = ignore) -> FileInfo:
-        """Upload a file of any size, unless the server has its content."""
-        return await self._run(upload(Path(path), self._how(progress)))
+        """Upload a file of any size, unless the server has its content; ``s3://…`` it fetches."""
+        return await self._run(upload(path, self._how(progress)))
 
     def files(self, limit: int | None = None) -> AsyncIterator[FileInfo]:
         """Iterate (``async for``) over uploaded files, newest first."""

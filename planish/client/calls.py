@@ -25,6 +25,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 PLAN_SECONDS = 120.0
+FETCH_SECONDS = 900.0
 MAX_NAME = 255
 JSON_BODY = {"Content-Type": "application/json"}
 
@@ -138,6 +139,12 @@ def send_file(name: str, sha256: str, body: FileBody) -> Call[FileInfo]:
     return Call(
         Request("POST", "/files", {"name": name[-MAX_NAME:]}, headers, body), _reader(FileInfo)
     )
+
+
+def fetch_file(url: str) -> Call[FileInfo]:
+    """``POST /files?url=``: the server fetches a file; asked again, it waits for the same fetch."""
+    request = Request("POST", "/files", {"url": url}, read_seconds=FETCH_SECONDS)
+    return Call(request, _reader(FileInfo))
 
 
 def list_files(limit: int | None, after: str | None) -> Call[FilePage]:

@@ -11,14 +11,15 @@ from planish.client.folder import pick
 from planish.contract.errors import MissingPart
 from planish.contract.parts import MAX_PARTS, PART_NAME_PATTERN, is_part_name, repeated
 from planish.contract.spec import PARTS
+from planish.contract.storage import is_storage_url
 
 PREFIX = "sha256:"
 MODELS = ("model", "teacher", "student")
 
 FileSource = str | os.PathLike[str]
 PartSource = FileSource | Sequence[FileSource] | Mapping[str, FileSource]
-"""A path or a file id (``sha256:…``); a folder of a model; paths of files that belong together; or
-each file, path or id, under the name that the others know it by."""
+"""A path, a file id (``sha256:…``) or a storage URL (``s3://…``); a folder of a model; paths of
+files that belong together; or each file, path or id, under the name that the others know it by."""
 
 Named = Mapping[str, FileSource]
 
@@ -43,7 +44,7 @@ class Sources:
         found = {role: _resolved(role, source) for role, source in roles.items()}
         for role, source in found.items():
             for file in source.values() if isinstance(source, Mapping) else [source]:
-                if not is_id(file):
+                if not is_remote(file):
                     check_file(role, Path(file))
         return found
 
@@ -51,6 +52,11 @@ class Sources:
 def is_id(source: FileSource) -> bool:
     """Tell an uploaded file's id from a path."""
     return isinstance(source, str) and source.startswith(PREFIX)
+
+
+def is_remote(source: FileSource) -> bool:
+    """Tell what is not on this machine: an uploaded file, or one in a storage (``s3://…``)."""
+    return is_id(source) or is_storage_url(source)
 
 
 def check_file(role: str, path: Path) -> None:
@@ -67,7 +73,7 @@ def check_file(role: str, path: Path) -> None:
 
 def _resolved(role: str, source: PartSource) -> FileSource | Named:
     if isinstance(source, str | os.PathLike):
-        if role in MODELS and not is_id(source) and Path(source).is_dir():
+        if role in MODELS and not is_remote(source) and Path(source).is_dir():
             return _alone(_checked(role, pick(Path(source))))
         return source
     if isinstance(source, Mapping):

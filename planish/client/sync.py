@@ -233,8 +233,8 @@ class Client:
         return self._run(download(job_id, Path(folder), names, progress))
 
     def upload(self, path: FileSource, progress: OnTransfer = ignore) -> FileInfo:
-        """Upload a file of any size, unless the server has its content."""
-        return self._run(upload(Path(path), self._how(progress)))
+        """Upload a file of any size, unless the server has its content; ``s3://…`` it fetches."""
+        return self._run(upload(path, self._how(progress)))
 
     def files(self, limit: int | None = None) -> Iterator[FileInfo]:
         """Iterate over uploaded files, newest first."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from planish.client.calls import has_file, send_file
+from planish.client.calls import fetch_file, has_file, send_file
 from planish.client.exchange import FileBody, Flow, work
 from planish.client.remember import Memory
 from planish.client.resumable import Whole, send_in_pieces
@@ -19,6 +19,7 @@ from planish.client.transfer import OnTransfer, Transfer
 from planish.contract.errors import NotFound, UploadExpired
 from planish.contract.job import FileInfo
 from planish.contract.spec import Files
+from planish.contract.storage import is_storage_url
 
 HASH_BYTES = 64 << 20
 READ_BYTES = 1 << 20
@@ -63,18 +64,22 @@ def upload_all(sources: Sources, how: Uploading) -> Flow[Files]:
 def _id_of(source: FileSource, how: Uploading) -> Flow[str]:
     if is_id(source):
         return str(source)
-    return (yield from upload(Path(source), how)).id
+    return (yield from upload(source, how)).id
 
 
-def upload(path: Path, how: Uploading) -> Flow[FileInfo]:
+def upload(source: FileSource, how: Uploading) -> Flow[FileInfo]:
     """Hash a file, ask for it, send it when the server does not have it.
+
+    A storage URL is fetched by the server.
 
     Raises:
         MissingPart: the path is no readable file, or the file is empty.
         DigestMismatch: the file changed between hashing and sending.
     """
+    if is_storage_url(source):
+        return (yield from fetch_file(str(source)).run())
+    path, progress = Path(source), how.progress
     check_file("file", path)
-    progress = how.progress
     sha256, size = yield from _sha256_of(path, progress)
     file_id = PREFIX + sha256
     if (yield from _is_there(file_id)):

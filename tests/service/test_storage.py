@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+import planish
 from planish.contract.errors import InvalidSpec
+from planish.contract.spec import Spec
 from planish.contract.storage import Place, put_ids, storage_url, take_urls
 from planish.launch.apps import environment
 from planish.store.keys import Keys
@@ -106,6 +108,18 @@ def test_a_job_takes_its_model_from_an_allowed_bucket(s3: Any, open_api: Api, mo
         info = client.get(f"/files/{file_id}").json()
         assert (info["size"], info["name"]) == (len(model), "model.safetensors")
         assert len(client.get("/files").json()["items"]) == 1
+
+
+def test_client_and_cli_name_urls_like_files(s3: Any, open_api: Api, model: bytes) -> None:
+    s3.put_object(Bucket="public", Key="nets/model.safetensors", Body=model)
+    url, file_id = "s3://public/nets/model.safetensors", f"sha256:{sha256(model)}"
+    with planish.Client(open_api.url) as client:
+        assert client.upload(url).id == file_id
+        spec = Spec.model_validate(SPEC)
+        assert client.submit(spec, planish.Sources(url)).document.spec.files.model == file_id
+    command = [sys.executable, "-m", "planish.cli", "files", "upload", url, "--url", open_api.url]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == file_id
 
 
 def test_several_files_of_a_role_may_be_urls_and_ids(s3: Any, open_api: Api, model: bytes) -> None:
