@@ -53,6 +53,8 @@ def _settle_in(request: Request) -> None:
     """Give this process its threads, devices and temporary folder; its children inherit them."""
     log_to(sys.stderr, PlainFormatter())
     os.environ["TMPDIR"] = os.environ["HOME"] = tempfile.tempdir = str(request.scratch)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(request.scratch / "inductor")
+    os.environ["TRITON_CACHE_DIR"] = str(request.scratch / "triton")
     os.chdir(request.scratch)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[: request.spec.resources.gpus])

@@ -22,7 +22,7 @@ from planish.contract.errors import (
 from planish.contract.guards import is_guarded
 from planish.contract.parts import is_rider
 from planish.contract.problem import ErrorInfo, FieldError
-from planish.contract.spec import ModelSpec
+from planish.contract.spec import InputDeclaration, ModelSpec
 from planish.guard.kernel import kernel_guards
 from planish.store.denied import DeniedFiles
 from planish.store.jobs import Claim, Ledger
@@ -105,11 +105,13 @@ class Conversion:
         if record.spec.files is not None:
             self._denied.check(record.spec.files, record.tenant)
         found: dict[str, object] = {}
-        for role in ROLES:
+        takes: tuple[InputDeclaration, ...] = ()
+        for role in ROLES:  # the model comes first: it says which columns of the data are wanted
             stored: Stored | None = getattr(request, role)
             if stored is not None:
-                opened = self._open(opening, role, stored)
+                opened, inputs = self._open(opening, role, stored, takes)
                 found |= {} if opened is None else {role: opened}
+                takes = inputs if role == "model" else takes
         spec = record.spec
         for name in set(found).difference(DATA_ROLES):
             described: ModelSpec | None = getattr(spec, name)
@@ -118,12 +120,14 @@ class Conversion:
                 spec = spec.model_copy(update={name: plain})
         return request.model_copy(update={**found, "spec": spec})
 
-    def _open(self, opening: Opening, role: Role, stored: Stored) -> Stored | None:
-        """Return what stands for an upload from now on; None: the upload itself."""
+    def _open(
+        self, opening: Opening, role: Role, stored: Stored, takes: tuple[InputDeclaration, ...]
+    ) -> tuple[Stored | None, tuple[InputDeclaration, ...]]:
+        """Return what stands for an upload from now on (None: itself), and a model's inputs."""
         guarded = is_guarded(kernel_guards())
         if not guarded and not self._settings.unguarded:
             check_plain(stored, role)
-        order = self._order(opening, role, stored, guarded)
+        order = self._order(opening, role, stored, takes, guarded=guarded)
         for folder in (order.folder, order.result, order.spare):
             folder.mkdir(mode=0o700)
         (order.folder / ORDER).write_text(order.model_dump_json())
@@ -131,20 +135,28 @@ class Conversion:
         if answer.error is not None:
             raise self._refusal(opening, order, answer.error)
         if answer.converted is None:
-            return None
+            return None, answer.inputs
         try:
-            return replaced(order, order.result / answer.converted)
+            return replaced(order, answer.converted, answer.columns), answer.inputs
         except InvalidInput as error:
             cause = f"what came out of it is not whole: {error.detail}"
             raise self._blamed(opening, order, cause) from error
 
-    def _order(self, opening: Opening, role: Role, stored: Stored, guarded: bool) -> Order:
-        spec = None if role in DATA_ROLES else getattr(opening.record.spec, role)
+    def _order(
+        self,
+        opening: Opening,
+        role: Role,
+        stored: Stored,
+        takes: tuple[InputDeclaration, ...],
+        *,
+        guarded: bool,
+    ) -> Order:
         request = opening.request
         return Order(
             role=role,
             source=stored,
-            spec=spec,
+            spec=opening.record.spec,
+            inputs=takes,
             folder=request.scratch / f"open-{role}",
             threads=request.threads,
             limits=limits_for(stored, role, request, self._settings.convert_seconds),

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from planish.contract.errors import InvalidInput
 
@@ -69,7 +69,7 @@ class Archive:
             at, crc = at + len(piece), zlib.crc32(piece, crc)
         self._compare(entry, at, crc)
 
-    def copy_to(self, entry: Entry, file: BinaryIO) -> None:
+    def copy_to(self, entry: Entry, file: IO[bytes]) -> None:
         """Write a member to a file, a megabyte at a time, its checksum verified."""
         at, crc = 0, 0
         for piece in self.chunks(entry):

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from planish.contract.spec import Spec
 from planish.guard.libc import prctl, syscall
 from planish.guard.lock import close
 from planish.guard.syscalls import machine, numbers
@@ -461,7 +462,7 @@ def _act(ask: dict[str, str | bool], channel: int) -> None:
     order = Order(
         role="model",
         source=folder / "blobs" / "upload",
-        spec=None,
+        spec=Spec.model_validate({"recipe": [{"op": "simplify"}]}),
         folder=folder / "jobs" / "mine",
         threads=1,
         limits=Limits(seconds=10, cpu_seconds=1, memory=256 << 20, output=1 << 20),

@@ -13,19 +13,21 @@ from pathlib import Path
 
 import torch
 
+from planish.contract.columns import Columns
 from planish.contract.errors import ConversionFailed, InvalidModel, PlanishError
 from planish.contract.spec import ModelSpec
-from planish.gate.identify import identify_model
-from planish.gate.parts import model_files, only_file
+from planish.gate.parts import only_file
+from planish.gate.signature import Signature
 from planish.guard.lock import close
-from worker.engine.load import load_model
 from worker.engine.load.canonical import write_data, write_model
-from worker.engine.runtime_model.read import write_canonical
 from worker.exchange import source_of
 from worker.logs import PlainFormatter, log_to
 from worker.progress import ChannelProgress
 from worker.sandbox.order import ANSWER, DATA_ROLES, STAGE, Answer, Order
 from worker.sandbox.profiles import converter_lock, give_folder, unused_user
+
+# Neither torch nor mmap has an exception class of its own for it.
+OUT_OF_MEMORY = ("t allocate memory", "Cannot allocate memory", "bad_alloc", "bad allocation")
 
 
 def main(argument: str, channel: int) -> int:
@@ -58,28 +60,36 @@ def settle_in(order: Order) -> None:
 
 def _attempt(order: Order) -> Answer:
     try:
-        converted = _convert(order)
-    except PlanishError as error:
-        return Answer(error=error.info())
+        return _convert(order)
     except MemoryError:
         return Answer(error=_too_large(order).info())
+    except PlanishError as error:
+        short = any(words in error.detail for words in OUT_OF_MEMORY)
+        return Answer(error=(_too_large(order) if short else error).info())
     except Exception as error:  # nothing that strangers send may look like a fault of ours
         traceback.print_exc()
-        if "can't allocate memory" in str(error):
-            return Answer(error=_too_large(order).info())
-        return Answer(error=InvalidModel(_unreadable(order, error)).info())
-    return Answer(converted=None if converted is None else converted.name)
+        short = any(words in str(error) for words in OUT_OF_MEMORY)
+        refusal = _too_large(order) if short else InvalidModel(_unreadable(order, error))
+        return Answer(error=refusal.info())
 
 
-def _convert(order: Order) -> Path | None:
-    source = source_of(order.source)
-    if order.role in DATA_ROLES:
-        return write_data(only_file(source, order.role), order.result)
-    files, spec = model_files(source, order.role), order.spec or ModelSpec()
-    if identify_model(files.main) == "onnx":
-        return write_canonical(files, spec, order.result)
-    load_model(source, spec, order.role)
-    return write_model(files.main, order.result)
+def _convert(order: Order) -> Answer:
+    source, role, spec = source_of(order.source), order.role, order.spec
+    if role in DATA_ROLES:
+        inputs = [Signature(item.name, item.shape, item.dtype) for item in order.inputs]
+        arrays, unpacked = write_data(only_file(source, role), inputs, spec, role, order.result)
+        columns = None
+        if unpacked is not None:
+            columns = Columns(names=dict(unpacked.names), has_images=unpacked.has_images)
+        return Answer(converted=_name(arrays), columns=columns)
+    described: ModelSpec = getattr(spec, role) or ModelSpec()
+    model, takes = write_model(source, described, role, order.result)
+    declared = [{"name": item.name, "shape": item.shape, "dtype": item.dtype} for item in takes]
+    return Answer.model_validate({"converted": _name(model), "inputs": declared})
+
+
+def _name(path: Path | None) -> str | None:
+    return None if path is None else path.name
 
 
 def _too_large(order: Order) -> ConversionFailed:

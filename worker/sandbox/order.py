@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from planish.contract.columns import Columns
 from planish.contract.problem import ErrorInfo
-from planish.contract.spec import ModelSpec
+from planish.contract.spec import InputDeclaration, Spec
 from worker.exchange import Stored
 
 Role = Literal["model", "teacher", "student", "data", "test_data"]
@@ -47,7 +48,8 @@ class Order(Frozen):
     Attributes:
         role: which one.
         source: where it lies.
-        spec: how to read it; None for data.
+        spec: of the job; says how to read it.
+        inputs: what the model takes; for data.
         folder: ``result/`` takes the canonical form, ``spare/`` what is temporary; the answer lies
             in ``result/``.
         threads: of torch.
@@ -57,7 +59,8 @@ class Order(Frozen):
 
     role: Role
     source: Stored
-    spec: ModelSpec | None
+    spec: Spec
+    inputs: tuple[InputDeclaration, ...] = ()
     folder: Path
     threads: int = Field(ge=1)
     limits: Limits
@@ -87,8 +90,12 @@ class Answer(Frozen):
     Attributes:
         converted: name of the file in ``result/`` that stands for the upload from now on; None:
             the upload is in canonical form already.
+        inputs: what the model takes.
+        columns: what became of the columns of a parquet file.
         error: why it is refused.
     """
 
     converted: str | None = Field(None, pattern=r"^[a-z]{1,20}\.(pt2|safetensors|npz|onnx)$")
+    inputs: tuple[InputDeclaration, ...] = ()
+    columns: Columns | None = None
     error: ErrorInfo | None = None

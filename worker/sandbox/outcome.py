@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from planish.contract.columns import Columns
 from planish.contract.errors import ConversionFailed, InvalidModel, SandboxUnavailable
 from planish.contract.parts import is_index, is_rider
 from planish.contract.problem import FieldError
@@ -83,13 +84,20 @@ def read_answer(folder: Path) -> Answer | None:
         return None
 
 
-def replaced(order: Order, converted: Path) -> Stored:
+def replaced(order: Order, name: str, columns: Columns | None) -> Stored:
     """Take a converted file over, and return what stands for the upload from now on.
+
+    Args:
+        order: what was opened.
+        name: of the file in its result.
+        columns: what became of those of a parquet file.
 
     Raises:
         InvalidInput: it is no plain file, or the gate does not take it for canonical form.
     """
-    converted = _take(converted, order.folder)
+    converted = _take(order.result / name, order.folder)
+    if columns is not None:
+        columns.write(converted)
     if order.role in DATA_ROLES:
         packed = [h.name for h in read_headers(converted) if h.member and h.member.deflated]
         if packed:

@@ -1,69 +1,121 @@
 """Our own form of an uploaded file: what comes out of the sandbox, and all that training reads.
 
 A ``.pt2`` is written anew with nothing but JSON and raw tensors. A torch checkpoint becomes
-safetensors. Packed arrays become plain ones. Safetensors and plain arrays are that form already:
-JSON and raw bytes, read by the gate in pure Python; they go on as they are.
+safetensors, an ONNX graph is written anew in one piece, packed arrays and the columns of a parquet
+file become plain arrays. Safetensors and plain arrays are that form already: JSON and raw bytes,
+read by the gate in pure Python; they go on as they are.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from planish.contract.errors import InvalidData
+from planish.contract.spec import ModelSpec, Spec
 from planish.gate.archive import Archive, Entry, read_archive
 from planish.gate.arrays import identify_data, read_headers
-from planish.gate.identify import identify_model
+from planish.gate.inputs import model_format
+from planish.gate.notes import notes_of
+from planish.gate.onnx import read_onnx
+from planish.gate.onnx_batch import graph_inputs
+from planish.gate.parts import Source, model_files
 from planish.gate.pt2 import PAYLOADS, Package, open_package, payload_file
+from planish.gate.signature import Signature
+from worker.engine.load import load_model
+from worker.engine.load.data import signature
+from worker.engine.load.parquet import Unpacked, unpack_parquet
+from worker.engine.load.scratch import Scratch
 from worker.engine.load.state_dict import read_checkpoint
+from worker.engine.runtime_model.read import write_canonical
+from worker.engine.save.notes import annotate
 
-MODEL = {"pt2": "model.pt2", "state_dict": "model.safetensors"}
-DATA = "data.npz"
-_CHUNK = 4 << 20
+ARRAYS, COLUMNS = "data.npz", "data.safetensors"
+PACKAGE, WEIGHTS = "model.pt2", "model.safetensors"
 
 
-def write_model(main: Path, folder: Path) -> Path | None:
-    """Write the canonical form of a model file into a folder.
+class _Place(Scratch):
+    """Room for one file, at a place that is known."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def file(self, size: int) -> Path:
+        """Return the place; raises `StorageFull` as its parent does."""
+        super().file(size)
+        return self._path
+
+
+def write_model(
+    source: Source, spec: ModelSpec, role: str, folder: Path
+) -> tuple[Path | None, tuple[Signature, ...]]:
+    """Load a model, run it, and write its canonical form into a folder.
 
     Args:
-        main: the file whose content says the format; it has been loaded without complaint.
+        source: the upload.
+        spec: how to read it.
+        role: where it stands in the job.
         folder: exists and is empty.
 
     Returns:
-        The new file; None where the upload is in canonical form already.
+        The new file, None where the upload is in canonical form already; and what the model takes.
 
     Raises:
-        InvalidModel: damaged.
+        InvalidModel: or one of its kinds, as `load_model`.
     """
-    kind = identify_model(main)
-    if kind not in MODEL:
-        return None
-    target = folder / MODEL[kind]
+    files = model_files(source, role)
+    kind = model_format(files.main, spec, role)
+    if kind == "onnx":
+        written = write_canonical(files, spec, folder)
+        return written, graph_inputs(read_onnx(written))
+    inputs = tuple(signature(item) for item in load_model(source, spec, role).inputs)
     if kind == "pt2":
-        _write_package(open_package(main), target)
-    else:
-        save_file({n: t.contiguous().clone() for n, t in read_checkpoint(main).items()}, target)
-    return target
+        _write_package(open_package(files.main), folder / PACKAGE)
+        annotate(folder / PACKAGE, notes_of(files.main))
+        return folder / PACKAGE, inputs
+    if kind == "state_dict":
+        tensors = read_checkpoint(files.main)
+        save_file({n: t.contiguous().clone() for n, t in tensors.items()}, folder / WEIGHTS)
+        return folder / WEIGHTS, inputs
+    return None, inputs
 
 
-def write_data(path: Path, folder: Path) -> Path | None:
-    """Write the arrays of a data file without compression; None where they have none.
+def write_data(
+    path: Path, inputs: Sequence[Signature], spec: Spec, role: str, folder: Path
+) -> tuple[Path | None, Unpacked | None]:
+    """Write the arrays of a data file plainly.
+
+    Args:
+        path: the upload.
+        inputs: what the model takes; says which columns of a parquet file are wanted.
+        spec: says task and windows.
+        role: ``data`` or ``test_data``.
+        folder: exists and is empty.
+
+    Returns:
+        The new file, None where the arrays are plain already; and what became of columns.
 
     Raises:
         InvalidData: damaged.
+        StorageFull: no room for the arrays.
     """
+    if identify_data(path) == "parquet":
+        unpacked = unpack_parquet(path, inputs, spec, role, _Place(folder / COLUMNS))
+        return unpacked.path, unpacked
     headers = read_headers(path)
-    if identify_data(path) != "npz" or not any(h.member and h.member.deflated for h in headers):
-        return None
+    if not any(header.member and header.member.deflated for header in headers):
+        return None, None
     archive = read_archive(path, InvalidData, allow_deflate=True)
-    with zipfile.ZipFile(folder / DATA, "w", zipfile.ZIP_STORED) as packed:
+    with zipfile.ZipFile(folder / ARRAYS, "w", zipfile.ZIP_STORED) as packed:
         for header in headers:
             if header.member is not None:
                 _copy(archive, header.member, packed, header.member.name)
-    return folder / DATA
+    return folder / ARRAYS, None
 
 
 def _write_package(package: Package, target: Path) -> None:
@@ -83,10 +135,8 @@ def _write_package(package: Package, target: Path) -> None:
 
 
 def _copy(archive: Archive, entry: Entry, packed: zipfile.ZipFile, name: str) -> None:
-    archive.verify(entry)
     with packed.open(zipfile.ZipInfo(name), "w", force_zip64=entry.size > 1 << 30) as file:
-        for piece in archive.chunks(entry, _CHUNK):
-            file.write(piece)
+        archive.copy_to(entry, file)
 
 
 def _json(value: object) -> bytes:

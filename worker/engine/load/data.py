@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from planish.contract.columns import Columns
 from planish.contract.errors import InvalidData
 from planish.contract.spec import Spec
 from planish.gate.arrays import identify_data, read_headers
@@ -65,10 +66,14 @@ def signature(item: InputSpec) -> Signature:
 def _read(spec: Spec, model: AnyModel, path: Path, part: str, answer: tuple[int, ...]) -> Dataset:
     inputs = [signature(item) for item in model.inputs]
     scratch, names = Scratch(), NO_NAMES
-    if identify_data(path) == "parquet":
+    columns = Columns.read(path)  # of a parquet file that was opened before
+    if columns is None and identify_data(path) == "parquet":
         unpacked = unpack_parquet(path, inputs, spec, part, scratch)
-        path, names = unpacked.path, unpacked.names
-        if unpacked.has_images:
+        columns = Columns(names=dict(unpacked.names), has_images=unpacked.has_images)
+        path = unpacked.path
+    if columns is not None:
+        names = columns.names
+        if columns.has_images:
             spec = _with_channels_last(spec)
     match = match_arrays(inputs, read_headers(path), spec, part, names)
     file = ArrayFile(path, scratch)
