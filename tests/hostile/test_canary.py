@@ -63,4 +63,4 @@ def test_what_the_gate_refuses_would_run_without_it(tmp_path: Path) -> None:
     fired = {name: len(canary.fired()) for name, canary in canaries.items()}
     for canary in canaries.values():
         canary.close()
-    assert min(fired.values()) >= 2, fired
+    assert min(fired.values()) >= 1, fired

@@ -28,6 +28,8 @@ from tests.hostile.fuzz.targets import TARGETS, Target
 HANG_SECONDS = 1.0
 STOP_SECONDS = 10
 BATCH = 1_000
+ROUND = 50_000
+"""Runs of each gate before the next one has its turn: a broken-off session has some of each."""
 
 
 class Hang(BaseException):
@@ -126,15 +128,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file whose counts are added to")
     options = parser.parse_args()
     clean = True
-    for name in options.targets or TARGETS:
-        target = TARGETS[name]
-        tally = fuzz(target, round(options.runs * target.share), options.seed, options.keep)
-        clean = clean and tally.clean
-        print(json.dumps(tally.json()), flush=True)
-        for fault in list(dict.fromkeys(tally.escapes))[:3]:
-            print(fault, file=sys.stderr)
-        if options.out is not None:
-            _record(options.out, target, tally)
+    for number in range(-(-options.runs // ROUND)):
+        size = min(ROUND, options.runs - number * ROUND)
+        for target in [TARGETS[name] for name in options.targets or TARGETS]:
+            seed = options.seed + number
+            tally = fuzz(target, round(size * target.share), seed, options.keep)
+            clean = clean and tally.clean
+            print(json.dumps(tally.json()), flush=True)
+            for fault in list(dict.fromkeys(tally.escapes))[:3]:
+                print(fault, file=sys.stderr)
+            if options.out is not None:
+                _record(options.out, target, tally)
     sys.exit(not clean)
 
 
