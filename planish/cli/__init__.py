@@ -8,7 +8,19 @@ from types import FrameType
 
 import typer
 
-from planish.cli import catalog, demo, denied, doctor, files, jobs, keys, optimize, serve, verify
+from planish.cli import (
+    architectures,
+    catalog,
+    demo,
+    denied,
+    doctor,
+    files,
+    jobs,
+    keys,
+    optimize,
+    serve,
+    verify,
+)
 from planish.cli.console import print_error, say
 from planish.cli.exits import Exit, exit_of_error
 from planish.contract.errors import PlanishError
@@ -20,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (serve, optimize, jobs, catalog, verify, demo, doctor):
+for part in (serve, optimize, jobs, catalog, architectures, verify, demo, doctor):
     app.add_typer(part.app)
 app.add_typer(files.app, name="files", help="Uploaded files: list, upload, delete.")
 app.add_typer(keys.app, name="keys", help="API keys of the service on this machine.")

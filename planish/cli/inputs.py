@@ -119,7 +119,7 @@ def read_spec(
         document = {**_recipe(recipe), **document, "recipe": _recipe(recipe)["recipe"]}
     if architecture is not None:
         library, _, plain = architecture.rpartition("/")
-        config = dict(_assignment(text, "--arch-config") for text in arch_config or ())
+        config = dict(_assignment(text, "--arch-config") for text in arch_config or ()) or None
         value: dict[str, JsonValue] = {"library": library or "planish", "name": plain}
         _put(document, ["model", "architecture"], {**value, "config": config})
     elif arch_config:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from functools import cache
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.fields import FieldInfo
 
-from planish.contract.architectures import ARCHITECTURES, ArchitectureEntry
+from planish.contract.architectures import ArchitectureEntry, all_architectures
 from planish.contract.recipe import PASSES, Params, op_of
 
 
@@ -49,7 +50,11 @@ class PassCatalog(Entry):
 
 
 class ArchitectureInfo(Entry):
-    """One architecture that bare weights can name."""
+    """One architecture that bare weights can name.
+
+    `name` is a pattern (``^…$``) where a library has many. `available` tells whether the package
+    that builds it is installed beside the server that answers; `install` names it where not.
+    """
 
     library: str
     name: str
@@ -58,6 +63,8 @@ class ArchitectureInfo(Entry):
     inputs: tuple[dict[str, JsonValue], ...]
     defaults: dict[str, JsonValue]
     json_schema: dict[str, JsonValue] = Field(alias="schema")
+    available: bool = True
+    install: str | None = None
 
 
 class ArchitectureCatalog(Entry):
@@ -75,7 +82,9 @@ def pass_catalog() -> PassCatalog:
 @cache
 def architecture_catalog() -> ArchitectureCatalog:
     """Return every architecture that this version knows."""
-    return ArchitectureCatalog(items=tuple(_architecture_info(entry) for entry in ARCHITECTURES))
+    return ArchitectureCatalog(
+        items=tuple(_architecture_info(entry) for entry in all_architectures())
+    )
 
 
 def _pass_info(params: type[Params]) -> PassInfo:
@@ -155,4 +164,11 @@ def _architecture_info(entry: ArchitectureEntry) -> ArchitectureInfo:
         inputs=tuple(item.model_dump(mode="json") for item in entry.inputs),
         defaults=entry.config().model_dump(mode="json"),
         json_schema=entry.config.model_json_schema(),
+        available=entry.module is None or _is_installed(entry.module),
+        install=entry.extra,
     )
+
+
+def _is_installed(module: str) -> bool:
+    """Tell whether a package can be imported, without importing it."""
+    return importlib.util.find_spec(module.partition(".")[0]) is not None

@@ -36,7 +36,11 @@ class Architecture(Strict):
 
     library: str = Field(min_length=1, max_length=64, description="e.g. `planish`")
     name: str = Field(min_length=1, max_length=128, description="e.g. `cifar_resnet`")
-    config: dict[str, JsonValue] = Field(default_factory=dict, max_length=100)
+    config: dict[str, JsonValue] | None = Field(
+        None,
+        max_length=100,
+        description="Null: that of the uploaded `config.json` (transformers), else the defaults.",
+    )
 
 
 class InputDeclaration(Strict):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from planish.contract.architectures import ArchitectureConfig
+from planish.contract.architectures import Answer
 from planish.gate.document import Value
 from planish.gate.symbols import read_size
-
-Answer = tuple[int | None, ...]
-"""Sizes of the first output after the batch; None where a size varies or depends on others."""
 
 
 def program_answer(program: Value) -> Answer | None:
@@ -20,12 +17,6 @@ def program_answer(program: Value) -> Answer | None:
     name = outputs[0][1]["name"].text()
     sizes = program["graph_module"]["graph"]["tensor_values"][name]["sizes"].items()
     return tuple(size if isinstance(size, int) else None for size in map(read_size, sizes[1:]))
-
-
-def architecture_answer(config: ArchitectureConfig) -> Answer | None:
-    """Return what a network of a config answers: its classes, where it has any."""
-    classes = getattr(config, "num_classes", None)
-    return (classes,) if isinstance(classes, int) else None
 
 
 def differ(one: Answer | None, other: Answer | None) -> bool:

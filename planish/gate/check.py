@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from planish.contract.architectures import Answer
 from planish.contract.checks import check_recipe, check_student
 from planish.contract.errors import InvalidModel, MissingPart, NotForOnnx
 from planish.contract.onnx_models import EXPORT, check_onnx, computes_in_integers
 from planish.contract.problem import FieldError
 from planish.contract.spec import ModelSpec, Spec
-from planish.gate.answers import Answer, architecture_answer, differ, program_answer
+from planish.gate.answers import differ, program_answer
 from planish.gate.data import check_data
 from planish.gate.identify import ModelFormat, check_checkpoint
 from planish.gate.inputs import architecture_inputs, check_stated_inputs, model_format
@@ -19,6 +20,7 @@ from planish.gate.onnx import read_onnx
 from planish.gate.onnx_batch import check_parts, graph_batch, graph_inputs
 from planish.gate.parts import ModelFiles, Source, model_files, only_file
 from planish.gate.pt2 import Package, check_content, open_package, program_inputs
+from planish.gate.published import with_architecture
 from planish.gate.safetensors import read_tensors
 from planish.gate.signature import Signature, show_shape
 
@@ -93,13 +95,13 @@ def _check_model(source: Source, spec: ModelSpec, part: str) -> _Found:
         read_tensors(path, InvalidModel)
     else:
         check_checkpoint(path)
-    return _named(kind, spec, part)
+    return _named(kind, with_architecture(spec, files), part)
 
 
 def _named(kind: ModelFormat, spec: ModelSpec, part: str) -> _Found:
     """Return what a network of a named architecture takes and answers."""
     config, inputs = architecture_inputs(spec, part)
-    return _Found(kind, inputs, architecture_answer(config))
+    return _Found(kind, inputs, config.answer())
 
 
 def _check_program(package: Package, spec: ModelSpec, part: str) -> _Found:

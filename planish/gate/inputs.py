@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from planish.contract.architectures import ARCHITECTURES, ArchitectureConfig, find_architecture
+from planish.contract.architectures import (
+    ARCHITECTURES,
+    PUBLISHED,
+    ArchitectureConfig,
+    find_architecture,
+)
 from planish.contract.errors import ArchitectureRequired, InvalidModel, UnknownFormat
 from planish.contract.problem import FieldError
 from planish.contract.spec import InputDeclaration, ModelSpec
@@ -51,7 +56,9 @@ def architecture_inputs(
         names = ", ".join(entry.name for entry in ARCHITECTURES)
         detail = (
             'bare weights need the architecture that they belong to: {"library": "planish", '
-            f'"name": …}}, one of {names}; for any other network send a .pt2 (torch.export.save)'
+            f'"name": …}}, one of {names}; or {{"library": "transformers", "name": …}}, one of '
+            f"{', '.join(PUBLISHED)}, or their config.json beside them; GET /architectures lists "
+            "all. For any other network send a .pt2 (torch.export.save)"
         )
         pointer = f"/{part}/architecture"
         raise ArchitectureRequired(detail, (FieldError(pointer=pointer, detail=detail),))
@@ -59,24 +66,13 @@ def architecture_inputs(
     usual = tuple(map(_signature, config.inputs()))
     if spec.inputs is None:
         return config, usual
-    stated = tuple(map(_signature, spec.inputs))
-    if len(stated) != len(usual) or not all(map(_can_stand_for, stated, usual)):
+    if not config.accepts(spec.inputs):
         detail = (
-            f"{config.architecture} takes {'; '.join(map(str, usual))}; names and the sizes of "
-            f"images may differ, the first dimension is {BATCH!r}"
+            f"{config.architecture} takes {'; '.join(map(str, usual))}; {config.input_words()}, "
+            f"the first dimension is {BATCH!r}"
         )
         raise InvalidModel(detail, (FieldError(pointer=f"/{part}/inputs", detail=detail),))
-    return config, stated
-
-
-def _can_stand_for(stated: Signature, usual: Signature) -> bool:
-    """Tell whether an input has the same type, rank and channels; height and width are free."""
-    return (
-        stated.dtype == usual.dtype
-        and len(stated.shape) == len(usual.shape)
-        and stated.shape[:2] == usual.shape[:2]
-        and all(isinstance(size, int) for size in stated.shape[1:])
-    )
+    return config, tuple(map(_signature, spec.inputs))
 
 
 def _signature(item: InputDeclaration) -> Signature:

@@ -136,7 +136,7 @@ def test_bare_weights_need_an_architecture(checkpoint: Path) -> None:
         (_architecture(depth=21), "6n \\+ 2"),
         (_architecture(depth="20"), "integer"),
         (_architecture(num_classes=0), "greater than or equal to 1"),
-        (ModelSpec(architecture=Architecture(library="timm", name="x")), "known: planish"),
+        (ModelSpec(architecture=Architecture(library="timm", name="x")), "names match"),
     ],
 )
 def test_an_unknown_architecture_or_config_is_refused_with_the_nearest(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib.util
+
 import httpx
 
-from planish.contract.architectures import ARCHITECTURES
+from planish.contract.architectures import all_architectures
 from planish.contract.catalog import ArchitectureCatalog, PassCatalog
 from planish.contract.recipe import PASSES, op_of
 
@@ -39,5 +41,17 @@ def test_needs_are_named(client: httpx.Client) -> None:
 
 def test_every_architecture_is_described(client: httpx.Client) -> None:
     found = ArchitectureCatalog.model_validate(client.get("/architectures").json()).items
-    assert [(a.library, a.name) for a in found] == [(a.library, a.name) for a in ARCHITECTURES]
+    known = all_architectures()
+    assert [(a.library, a.name) for a in found] == [(a.library, a.name) for a in known]
     assert all(a.summary and a.source and a.inputs for a in found)
+    libraries = {"planish", "transformers", "timm", "torchvision"}
+    assert libraries <= {a.library for a in found}
+    assert all(a.available for a in found if a.library == "planish")
+
+
+def test_what_is_not_installed_says_how_to_get_it(client: httpx.Client) -> None:
+    found = ArchitectureCatalog.model_validate(client.get("/architectures").json()).items
+    for item in found:
+        if item.library in ("transformers", "timm", "torchvision"):
+            assert item.available == (importlib.util.find_spec(item.library) is not None)
+            assert item.install == f"planish[{item.library}]"

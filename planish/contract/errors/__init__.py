@@ -41,6 +41,7 @@
     │   │   ├── UnsafeModel          422  unsafe_model
     │   │   ├── ArchitectureRequired 422  architecture_required
     │   │   ├── UnknownArchitecture  422  unknown_architecture
+    │   │   ├── ArchitectureUnavailable    422  architecture_unavailable
     │   │   └── StateDictMismatch    422  state_dict_mismatch
     │   ├── InvalidData        422  invalid_data
     │   │   ├── InputNotFound        422  input_not_found
@@ -84,6 +85,7 @@ from planish.contract.errors.client import (
 from planish.contract.errors.input import (
     AmbiguousLayout,
     ArchitectureRequired,
+    ArchitectureUnavailable,
     ConversionFailed,
     DigestMismatch,
     FileDenied,
@@ -155,6 +157,7 @@ __all__ = [
     "AlreadyTerminal",
     "AmbiguousLayout",
     "ArchitectureRequired",
+    "ArchitectureUnavailable",
     "BadRequest",
     "ChecksumMismatch",
     "Conflict",

@@ -113,6 +113,12 @@ class UnknownArchitecture(InvalidModel):
     code, title = "unknown_architecture", "The architecture is not known"
 
 
+class ArchitectureUnavailable(InvalidModel):
+    """The worker lacks the library that builds the architecture."""
+
+    code, title = "architecture_unavailable", "This worker cannot build the architecture"
+
+
 class StateDictMismatch(InvalidModel):
     """Weights and architecture do not fit each other."""
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
+from planish.contract.architectures import ArchitectureConfig
+from planish.contract.architectures.published import PublishedConfig
 from planish.contract.errors import InvalidModel, PlanishError
 from planish.contract.spec import ModelSpec
 from planish.gate.inputs import architecture_inputs, check_stated_inputs, model_format
 from planish.gate.parts import ModelFiles, Source, model_files
+from planish.gate.published import with_architecture
 from worker.engine.load.architectures.build import build_network, export_network
+from worker.engine.load.architectures.names import network_names
+from worker.engine.load.architectures.published import outline, undrawn
 from worker.engine.load.data import signature
 from worker.engine.load.pt2 import input_spec, read_pt2
 from worker.engine.load.remodularize import remodularize
-from worker.engine.load.state_dict import fill, read_checkpoint, read_safetensors
+from worker.engine.load.state_dict import check_fit, fill, read_checkpoint, read_safetensors
 from worker.engine.model import InputSpec, Model, first_output
 
 __all__ = ["load_model"]
@@ -62,12 +67,24 @@ def _load(files: ModelFiles, spec: ModelSpec, part: str) -> Model:
 def _from_weights(
     files: ModelFiles, safetensors: bool, spec: ModelSpec, part: str
 ) -> tuple[fx.GraphModule, tuple[InputSpec, ...]]:
-    config, signatures = architecture_inputs(spec, part)
+    config, signatures = architecture_inputs(with_architecture(spec, files), part)
     inputs = tuple(map(input_spec, signatures))
-    network = build_network(config)
     tensors = read_safetensors(*files.weights) if safetensors else read_checkpoint(files.main)
+    return export_network(_filled(config, tensors), inputs), inputs
+
+
+def _filled(config: ArchitectureConfig, tensors: dict[str, torch.Tensor]) -> nn.Module:
+    """Return the network of a config with these weights."""
+    if isinstance(config, PublishedConfig):
+        # Sizes come with the upload: memory is only taken for what its weights fill.
+        shapes = outline(lambda: build_network(config))
+        names = network_names(config.published_name(), tensors, shapes.state_dict())
+        tensors = {own: tensors[name] for name, own in names.items()}
+        check_fit(shapes, tensors, config.architecture)
+    with undrawn(config.library):
+        network = build_network(config)
     fill(network, tensors, config.architecture)
-    return export_network(network, inputs), inputs
+    return network
 
 
 def _check(model: Model) -> None:

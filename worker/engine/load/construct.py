@@ -6,12 +6,17 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from planish.contract.architectures.published import PublishedConfig
 from planish.contract.spec import ModelSpec
 from planish.gate.inputs import architecture_inputs
 from worker.engine.load.architectures.build import build_network, export_network
+from worker.engine.load.architectures.published import check_size, outline
 from worker.engine.load.pt2 import input_spec
 from worker.engine.load.remodularize import remodularize
 from worker.engine.model import Model
+
+MOST_WEIGHTS = 1_000_000_000
+"""Of a network that starts at random; nothing but its config bounds it."""
 
 
 def construct_model(spec: ModelSpec, seed: int, part: str = "student") -> Model:
@@ -31,6 +36,8 @@ def construct_model(spec: ModelSpec, seed: int, part: str = "student") -> Model:
     """
     config, signatures = architecture_inputs(spec, part)
     inputs = tuple(map(input_spec, signatures))
+    if isinstance(config, PublishedConfig):
+        check_size(outline(lambda: build_network(config)), MOST_WEIGHTS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -64,31 +64,74 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
 
     Args:
         network: changed in place.
-        tensors: the weights; BatchNorm's counters may be missing.
+        tensors: the weights; BatchNorm's counters may be missing, and of tied weights all but one.
         name: of the architecture, for the error text.
 
     Raises:
-        StateDictMismatch: names the keys that are missing, unexpected, or of another shape.
+        StateDictMismatch: names the keys that are missing, unexpected, or of another shape or kind.
     """
-    wanted = network.state_dict()
-    missing = [key for key in wanted if key not in tensors and not key.endswith(COUNTER)]
-    unexpected = [key for key in tensors if key not in wanted]
-    shapes = [
-        f"{key} is {_shape(tensors[key])}, {name} has {_shape(wanted[key])}"
+    check_fit(network, tensors, name)
+    tied = tied_names(network)
+    network.load_state_dict(
+        {key: _first_of(tied.get(key, (key,)), tensors, own) for key, own in _weights(network)}
+    )
+
+
+def check_fit(network: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Check weights against a network, which may be without memory; raises as `fill`."""
+    wanted, tied = dict(_weights(network)), tied_names(network)
+    missing = [
+        key
         for key in wanted
-        if key in tensors and tensors[key].shape != wanted[key].shape
+        if not any(other in tensors for other in tied.get(key, (key,)))
+        and not key.endswith(COUNTER)
     ]
-    faults = [
-        f"{what}: {_few(keys)}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("shapes", shapes))
-        if keys
-    ]
+    both = {key: own for key, own in wanted.items() if key in tensors}
+    findings = {
+        "missing": missing,
+        "unexpected": [key for key in tensors if key not in wanted],
+        "shapes": [
+            f"{key} is {_shape(tensors[key])}, {name} has {_shape(own)}"
+            for key, own in both.items()
+            if tensors[key].shape != own.shape
+        ],
+        "types": [
+            f"{key} is {_kind(tensors[key])}, {name} has {_kind(own)}"
+            for key, own in both.items()
+            if tensors[key].is_floating_point() != own.is_floating_point()
+        ],
+        "tied, but different": [
+            f"{key} and {other}"
+            for key, others in tied.items()
+            for other in others
+            if key < other
+            and key in both
+            and other in both
+            and not torch.equal(tensors[key], tensors[other])
+        ],
+    }
+    faults = [f"{what}: {_few(keys)}" for what, keys in findings.items() if keys]
     if faults:
         raise StateDictMismatch(
             f"the weights do not fit {name}; {'; '.join(faults)}. Check the architecture's name "
             "and config"
         )
-    network.load_state_dict({key: tensors.get(key, own) for key, own in wanted.items()})
+
+
+def tied_names(network: nn.Module) -> Mapping[str, tuple[str, ...]]:
+    """Return, for each weight that stands in several places, all names of it."""
+    places: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    return {name: tuple(names) for names in places.values() if len(names) > 1 for name in names}
+
+
+def _weights(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    return network.state_dict().items()
+
+
+def _first_of(names: Iterable[str], tensors: Mapping[str, Tensor], own: Tensor) -> Tensor:
+    return next((tensors[name] for name in names if name in tensors), own)
 
 
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -106,3 +149,7 @@ def _few(keys: list[str]) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

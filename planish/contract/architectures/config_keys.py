@@ -1,0 +1,127 @@
+"""Keys of a published ``config.json`` that are refused, fixed, or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+DANGEROUS = ("auto_map", "trust_remote_code", "custom_pipelines", "auto_class", "_auto_class")
+"""Keys that make loaders import and run code; so do all with `IMPLEMENTATION` in their name."""
+
+IMPLEMENTATION = "_implementation"
+
+_FLOATS: tuple[JsonValue, ...] = (None, "float32", "float16", "bfloat16")
+FIXED: Mapping[str, tuple[JsonValue, ...]] = {
+    "torch_dtype": _FLOATS,
+    "dtype": _FLOATS,
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "cross_attention_hidden_size": (None,),
+    "tie_encoder_decoder": (False, None),
+    "chunk_size_feed_forward": (0, None),
+    "pruned_heads": ({}, None),
+    "position_embedding_type": ("absolute", None),
+    "reorder_and_upcast_attn": (False, None),
+    "use_sliding_window": (False, None),
+    "use_mrope": (False, None),
+    "quantization_config": (None,),
+}
+"""Keys that must have one of these values: the others change the network in ways not built here."""
+
+
+LEFT_OUT = frozenset(
+    (
+        "_commit_hash",
+        "_name_or_path",
+        "attention_bias",
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "bos_token_id",
+        "classifier_dropout",
+        "cls_token_id",
+        "decoder_start_token_id",
+        "dense_act_fn",
+        "directionality",
+        "diversity_penalty",
+        "do_sample",
+        "early_stopping",
+        "encoder_no_repeat_ngram_size",
+        "encoder_stride",
+        "eos_token_id",
+        "exponential_decay_length_penalty",
+        "finetuning_task",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "gradient_checkpointing",
+        "initializer_factor",
+        "initializer_range",
+        "is_encoder_decoder",
+        "is_gated_act",
+        "keys_to_ignore_at_inference",
+        "label2id",
+        "language",
+        "length_penalty",
+        "license",
+        "mask_token_id",
+        "max_length",
+        "max_window_layers",
+        "min_length",
+        "n_ctx",
+        "n_positions",
+        "n_special",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_decoder_layers",
+        "num_return_sequences",
+        "output_attentions",
+        "output_hidden_states",
+        "output_past",
+        "output_scores",
+        "pad_token_id",
+        "pooler_act",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_output_size",
+        "pooler_size_per_head",
+        "pooler_type",
+        "predict_special_tokens",
+        "prefix",
+        "pretraining_tp",
+        "problem_type",
+        "qa_dropout",
+        "remove_invalid_values",
+        "repetition_penalty",
+        "return_dict",
+        "return_dict_in_generate",
+        "scale_decoder_outputs",
+        "sep_token_id",
+        "sinusoidal_pos_embds",
+        "sliding_window",
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_first_dropout_prob",
+        "summary_proj_to_labels",
+        "summary_type",
+        "summary_use_proj",
+        "suppress_tokens",
+        "task_specific_params",
+        "temperature",
+        "tf_legacy_loss",
+        "tie_weights_",
+        "tie_word_embeddings",
+        "tokenizer_class",
+        "top_k",
+        "top_p",
+        "torchscript",
+        "transformers_version",
+        "typical_p",
+        "unk_token_id",
+        "use_bfloat16",
+        "use_cache",
+        "use_return_dict",
+    )
+)
+"""Keys that change nothing about the network as we build it; where a type has one, it counts."""
