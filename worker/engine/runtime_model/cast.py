@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from pydantic import JsonValue
 
@@ -173,11 +173,37 @@ def _half(proto: ModelProto, found: Chosen, large: dict[str, float]) -> ModelPro
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *sorted(integers)],
         node_block_list=list(dict.fromkeys(wide)),
     )
+    _never_narrow(half)
     # The converter puts the casts of inputs at the end.
     ordered = ir.from_proto(half)
     ordered.graph.sort()
     done: ModelProto = ir.to_proto(ordered)
     return done
+
+
+def _never_narrow(proto: ModelProto) -> None:
+    """Join neighbours that stay float32: the converter casts to fp16 and back between them."""
+    graph = Graph(proto)
+    casts = {node.output[0]: node for node in proto.graph.node if node.op_type == "Cast"}
+    wide = {name for name, node in casts.items() if _type_of(node) == TensorProto.FLOAT}
+    replaced: dict[str, str] = {}
+    for name in wide:
+        narrow = casts.get(casts[name].input[0])
+        if narrow is not None and _type_of(narrow) == TensorProto.FLOAT16:
+            replaced[name] = narrow.input[0]
+    for name, source in replaced.items():
+        casts[name].input[0] = source
+        for user, index in graph.users.get(name, ()):
+            user.input[index] = source
+    read = {name for node in proto.graph.node for name in node.input}
+    read |= {value.name for value in proto.graph.output}
+    kept = [n for n in proto.graph.node if n.op_type != "Cast" or n.output[0] in read]
+    del proto.graph.node[:]
+    proto.graph.node.extend(kept)
+
+
+def _type_of(cast: NodeProto) -> int:
+    return next(attribute.i for attribute in cast.attribute if attribute.name == "to")
 
 
 def _bfloat(proto: ModelProto, found: Chosen) -> ModelProto:

@@ -33,7 +33,7 @@ EVERYTHING = Simplify()
 SAME = 1e-3
 _ROUNDS = 3
 _LARGEST_CONSTANT = 64 << 20
-_SHARED_SIZE = 256
+_SHARED_SIZE = 64
 _BATCHNORM = "BatchNormalization"
 _NORMS = (
     rules.fuse_batchnorm_into_conv_rule,
