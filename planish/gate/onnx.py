@@ -14,7 +14,7 @@ from pathlib import Path
 from planish.contract.errors import InvalidModel, UnsafeModel
 from planish.gate.onnx_graph import MAX_NODES, GraphFacts, read_graph
 from planish.gate.onnx_schema import MODEL, OPSET
-from planish.gate.onnx_tensors import MAX_NAME, External, check_notes
+from planish.gate.onnx_tensors import MAX_NAME, External, check_notes, entries
 from planish.gate.protobuf import Budget, Message, read_message
 from planish.gate.signature import BATCH, Signature, show_shape
 
@@ -24,6 +24,7 @@ __all__ = [
     "check_external",
     "looks_like_onnx",
     "onnx_inputs",
+    "read_notes",
     "read_onnx",
 ]
 
@@ -110,6 +111,14 @@ def read_onnx(path: Path) -> OnnxHeader:
     _check_overlap(external)
     producer = model.text("producer_name", MAX_NAME)
     return OnnxHeader(version, opset, producer if producer.isprintable() else "", graph, external)
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Return the texts in the ``metadata_props`` of a file that `read_onnx` took."""
+    with path.open("rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    budget = Budget(InvalidModel)
+    return entries(read_message(content, MODEL, "the ONNX model", budget), "metadata_props", budget)
 
 
 def _opset(model: Message, budget: Budget) -> int:

@@ -78,6 +78,14 @@ def read_tensors(path: Path, refuse: type[InvalidInput]) -> tuple[TensorEntry, .
     return tuple(entries)
 
 
+def read_notes(path: Path) -> dict[str, str]:
+    """Return the texts in the header's ``__metadata__`` of a file that `read_tensors` took."""
+    with path.open("rb") as file:
+        header = load_json(file.read(int.from_bytes(file.read(8), "little")))
+    notes = header.get("__metadata__") if isinstance(header, dict) else None
+    return dict(notes) if isinstance(notes, dict) else {}
+
+
 def _json(raw: bytes, refuse: type[InvalidInput]) -> dict[str, object]:
     try:
         header = load_json(raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from planish.contract.errors import MissingPart
 from planish.contract.validation import spec_from
 from planish.verify import Check, Outcome, verify
+from tests.conftest import ROOT
 from tests.exports import export_pt2
 from tests.zoo import mlp
 from worker.engine.pipeline import JobInputs, optimize
@@ -44,12 +46,18 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "target": {"threads": 1},
             }
         ),
-        export_pt2(module, example, folder / "in.pt2"),
+        licensed(export_pt2(module, example, folder / "in.pt2")),
         folder / "data.npz",
         folder / "test.npz",
     )
     optimize(given, folder / "out", Silent())
     return folder
+
+
+def licensed(path: Path) -> Path:
+    """Give an export a licence, as `torch.export.save(…, extra_files=…)` does."""
+    torch.export.save(torch.export.load(path), path, extra_files={"license": "CC-BY-4.0"})
+    return path
 
 
 @pytest.fixture
@@ -88,6 +96,23 @@ def test_every_format_repeats_its_stored_outputs_and_the_metric_is_that_of_the_r
     assert "times the report's" in found(done.checks, "run model.onnx").detail
     metric = found(done.checks, "metric")
     assert metric.detail == "accuracy 1 on 100 samples; the report says 1"
+
+
+def test_the_licence_of_the_upload_is_in_the_manifest_and_in_every_model(job: Path) -> None:
+    manifest = json.loads((job / "out" / "manifest.json").read_text())
+    assert manifest["source"] == {"metadata": {"license": "CC-BY-4.0"}}
+    for name in MODELS:
+        assert b"CC-BY-4.0" in (job / "out" / name).read_bytes(), name
+
+
+def test_no_file_names_a_place_or_source_of_this_machine(job: Path) -> None:
+    places = [str(place) for place in (Path.home(), job, ROOT, sys.prefix) if place != Path("/")]
+    for path in (job / "out").iterdir():
+        content = path.read_bytes()
+        assert not [place for place in places if place.encode() in content], path.name
+        if path.name in (*MODELS, "model.bin", "architecture.json"):
+            assert b".py" not in content, path.name
+            assert b"tests" not in content, path.name
 
 
 def test_another_metric_than_the_reports_fails(job: Path, copy: Path, tmp_path: Path) -> None:

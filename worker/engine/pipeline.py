@@ -15,6 +15,7 @@ from planish.contract.recipe import op_of
 from planish.contract.report import Reload, Report
 from planish.contract.spec import FORMATS, Target
 from planish.contract.wire import REFERENCE
+from planish.gate.notes import notes_of
 from planish.gate.parts import riders_of
 from worker.engine.comparison import Comparison, compare_sides
 from worker.engine.controls import judged
@@ -27,12 +28,13 @@ from worker.engine.model import Model
 from worker.engine.planning import make_plan
 from worker.engine.prepare import JobInputs, Prepared, prepare
 from worker.engine.progress import Progress
-from worker.engine.publish import Files, export, publish
+from worker.engine.publish import Files, export, publish, require_writers
 from worker.engine.report.build import Amount, Findings, build_report, measured_sides
 from worker.engine.report.layers import float_by_mistake, layer_sizes, layer_table
 from worker.engine.report.result import main_output
 from worker.engine.runtime_model.pipeline import optimize_onnx
 from worker.engine.runtime_model.prepare import is_onnx
+from worker.engine.save.notes import annotate
 from worker.engine.stages import Stages, Worked, run_passes
 
 __all__ = ["JobInputs", "make_plan", "optimize"]
@@ -53,9 +55,11 @@ def optimize(inputs: JobInputs, out_dir: Path, progress: Progress) -> Report:
 
     Raises:
         InvalidInput: what came cannot be used (model, data or recipe).
+        MissingDependency: this worker cannot write an output.
         TrainingDiverged, ReloadMismatch, OutOfMemory: the job could not be done.
     """
     run = optimize_onnx if is_onnx(inputs) else _run
+    require_writers(inputs.spec)
     with memory_watched(), tempfile.TemporaryDirectory(prefix="planish-") as scratch:
         return run(inputs, out_dir, Path(scratch), progress)
 
@@ -75,6 +79,9 @@ def _run(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Progress) ->
     worked = run_passes(prepared, stages, progress)
     stages.begin("export")
     after = export(worked.model, scratch / "optimized", spec.outputs, runtime)
+    notes = notes_of(inputs.student or inputs.model)
+    for path in after.values():
+        annotate(path, notes)
     stages.begin("measure")
     measured = FORMATS[runtime]
     compared = compare_sides(prepared, before[measured], after[measured], progress)
@@ -94,7 +101,7 @@ def _run(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Progress) ->
     for warning in report.warnings:
         progress.event(EventType.WARNING, {"message": warning})
     riders = riders_of(inputs.student or inputs.model)
-    publish(out_dir, after, report, spec, riders, reference)
+    publish(out_dir, after, report, spec, riders, reference, notes)
     return report
 
 

@@ -14,6 +14,7 @@ from worker.engine.passes import REGISTRY
 from worker.engine.passes.layers import weighted_layers
 from worker.engine.prepare import JobInputs, prepare
 from worker.engine.progress import Silent
+from worker.engine.publish import require_writers
 from worker.engine.runtime_model.planning import plan_onnx
 from worker.engine.runtime_model.prepare import is_onnx
 
@@ -23,7 +24,9 @@ def make_plan(inputs: JobInputs) -> Plan:
 
     Raises:
         InvalidModel, InvalidData, InvalidRecipe: what came cannot be used.
+        MissingDependency: this worker cannot write an output.
     """
+    require_writers(inputs.spec)
     if is_onnx(inputs):
         return plan_onnx(inputs)
     prepared = prepare(inputs)

@@ -20,9 +20,9 @@ from worker.engine.report.html import render
 from worker.engine.report.result import MODEL_FILES
 from worker.engine.save.loader import write_loader
 from worker.engine.save.manifest import write_manifest
-from worker.engine.save.native import save_aotinductor
+from worker.engine.save.native import require_compiler, save_aotinductor
 from worker.engine.save.onnx import save_onnx
-from worker.engine.save.openvino_ir import save_openvino
+from worker.engine.save.openvino_ir import require_openvino, save_openvino
 from worker.engine.save.pt2 import save_pt2
 from worker.engine.save.requirements import write_requirements
 from worker.engine.save.safetensors_file import save_safetensors
@@ -35,6 +35,19 @@ WRITERS: dict[Output, Callable[[Model, Path], None]] = {
     "aotinductor": save_aotinductor,
 }
 Files = Mapping[Output, Path]
+
+
+def require_writers(spec: Spec) -> None:
+    """Check that this worker can write, and measure, all that a job asks for.
+
+    Raises:
+        MissingDependency: it lacks openvino or a C++ compiler.
+    """
+    wanted = {*spec.outputs, FORMATS[spec.target.runtime]}
+    if "openvino" in wanted:
+        require_openvino()
+    if "aotinductor" in wanted:
+        require_compiler()
 
 
 def export(model: Model, folder: Path, outputs: Iterable[Output], runtime: str) -> Files:
@@ -63,6 +76,7 @@ def publish(
     spec: Spec,
     riders: Sequence[Part] = (),
     reference: Path | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Fill the folder with exactly what the client gets; the manifest comes last and names all.
 
@@ -73,6 +87,7 @@ def publish(
         spec: what was asked for.
         riders: companions of the upload (tokenizer, configs, licence), which stay as they came.
         reference: inputs and the outputs that belong to them, for `planish verify`.
+        notes: texts that the uploaded model carried; the files have them already.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     for output in spec.outputs:
@@ -87,4 +102,4 @@ def publish(
     write_loader(out_dir)
     write_requirements(out_dir, spec.outputs)
     versions = report.environment["versions"]
-    write_manifest(out_dir, spec, versions if isinstance(versions, dict) else {})
+    write_manifest(out_dir, spec, versions if isinstance(versions, dict) else {}, notes)

@@ -38,7 +38,7 @@ class TrainingDiverged(JobFailed):
 class MissingDependency(JobFailed):
     """The worker lacks a library that the job's target or outputs need."""
 
-    code, title = "missing_dependency", "The worker lacks a library"
+    code, title, status = "missing_dependency", "The worker lacks a library", 422
 
 
 class ReloadMismatch(JobFailed):

@@ -12,6 +12,7 @@ from planish.contract.recipe import op_of
 from planish.contract.report import PassReport, Reload, Report
 from planish.contract.spec import FORMATS
 from planish.contract.wire import REFERENCE
+from planish.gate.notes import notes_of
 from planish.gate.parts import riders_of
 from worker.engine.comparison import Comparison, compare_sides
 from worker.engine.measure.reload import check_reload
@@ -28,6 +29,7 @@ from worker.engine.runtime_model.model import RuntimeModel
 from worker.engine.runtime_model.prepare import RuntimePrepared, prepare_onnx
 from worker.engine.runtime_model.registry import REGISTRY
 from worker.engine.runtime_model.save import export_runtime
+from worker.engine.save.notes import annotate
 from worker.engine.stages import Stages, reported
 
 
@@ -44,6 +46,9 @@ def optimize_onnx(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Pro
     model, passes = _run_passes(prepared, stages, progress)
     stages.begin("export")
     after = export_runtime(model, scratch / "optimized", spec.outputs, runtime)
+    notes = notes_of(inputs.model)
+    for path in after.values():
+        annotate(path, notes)
     stages.begin("measure")
     measured = FORMATS[runtime]
     compared = compare_sides(prepared, before[measured], after[measured], progress)
@@ -62,7 +67,7 @@ def optimize_onnx(inputs: JobInputs, out_dir: Path, scratch: Path, progress: Pro
     report = build_report(found)
     for warning in report.warnings:
         progress.event(EventType.WARNING, {"message": warning})
-    publish(out_dir, after, report, spec, riders_of(inputs.model), reference)
+    publish(out_dir, after, report, spec, riders_of(inputs.model), reference, notes)
     return report
 
 

@@ -35,6 +35,8 @@ def compile_program(program: Path, package: Path, metadata: dict[str, str]) -> N
         package_path=str(package),
         inductor_configs={
             "compile_threads": 1,
+            "cpp_cache_precompile_headers": False,
+            "aot_inductor.precompile_headers": False,
             "aot_inductor.metadata": metadata,
             "aot_inductor.enable_line_tables": False,
         },

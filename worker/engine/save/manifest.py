@@ -15,13 +15,19 @@ from planish.contract.wire import MANIFEST
 FORMAT = 1
 
 
-def write_manifest(out_dir: Path, spec: Spec, versions: Mapping[str, JsonValue]) -> Path:
+def write_manifest(
+    out_dir: Path,
+    spec: Spec,
+    versions: Mapping[str, JsonValue],
+    notes: Mapping[str, str] | None = None,
+) -> Path:
     """Write ``manifest.json`` over all other files of a folder and return its path.
 
     Args:
         out_dir: the finished artifacts, flat.
         spec: of the job; with its seed the same files can be made again.
         versions: of the libraries that made them.
+        notes: texts that the uploaded model carried: licence, author.
     """
     files = sorted(path for path in out_dir.iterdir() if path.is_file() and path.name != MANIFEST)
     manifest = {
@@ -30,6 +36,7 @@ def write_manifest(out_dir: Path, spec: Spec, versions: Mapping[str, JsonValue])
         "spec": spec.model_dump(mode="json"),
         "seeds": {"job": spec.seed},
         "versions": dict(versions),
+        "source": {"metadata": dict(notes or {})},
     }
     path = out_dir / MANIFEST
     path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

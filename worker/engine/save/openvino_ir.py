@@ -6,6 +6,7 @@ so one quantized graph serves every format. docs/decisions/0010-runtimes.md has 
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -41,6 +42,19 @@ def save_openvino(model: Model, path: Path) -> None:
         source.unlink()
 
 
+def require_openvino() -> None:
+    """Check that openvino is installed.
+
+    Raises:
+        MissingDependency: it is not.
+    """
+    if find_spec("openvino") is None:
+        raise MissingDependency(
+            "output and runtime openvino need a library that this worker lacks: "
+            "pip install 'planish[openvino]'"
+        )
+
+
 def convert(source: Path, path: Path, precision: str = "f32") -> None:
     """Write an ONNX file as IR; nothing of this machine or of the conversion stays in it.
 
@@ -52,14 +66,10 @@ def convert(source: Path, path: Path, precision: str = "f32") -> None:
     Raises:
         MissingDependency, InvalidModel: see `save_openvino`.
     """
-    try:
-        import openvino
-        from openvino._offline_transformations import apply_moc_transformations
-    except ImportError as error:
-        raise MissingDependency(
-            "output and runtime openvino need a library that this worker lacks: "
-            "pip install 'planish[openvino]'"
-        ) from error
+    require_openvino()
+    import openvino
+    from openvino._offline_transformations import apply_moc_transformations
+
     try:
         graph = openvino.Core().read_model(str(source))
     except RuntimeError as error:
