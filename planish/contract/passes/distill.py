@@ -81,6 +81,8 @@ class Distill(Spread):
     def _fits_together(self) -> Distill:
         if self.layer_map and self.method != "hint":
             raise ValueError('layer_map is for method "hint"')
+        if self.train.mixup and self.method == "dkd":
+            raise ValueError('no one class is right for a blend; set train.mixup to 0 for "dkd"')
         if self.beta is not None and self.method not in ("dkd", "dist"):
             raise ValueError('beta is for the methods "dkd" and "dist"')
         if self.method in FEATURES and self.strategy == "data_parallel":

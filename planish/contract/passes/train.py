@@ -60,6 +60,14 @@ class Train(Params):
         description="Per-image augmentation: shifted crop with zero padding of 1/8 of the side, "
         "and a horizontal flip. For images only.",
     )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Blend each image with another of its batch by a share drawn from "
+        "Beta(mixup, mixup), and their labels alike; a teacher answers for the blend itself. "
+        "0: never. For images only.",
+    )
     channels_last: bool = Field(True, description="NHWC memory format while training (images).")
     cudnn_benchmark: bool = Field(
         False, description="Let cuDNN try its algorithms; faster, not bit-equal. GPU only."

@@ -28,7 +28,9 @@ from worker.engine.train.spread.processes import Copies, Shards
 from worker.engine.train.trainer import Trainer
 
 PLAIN = Train(epochs=2, batch_size=61, lr=0.05, augment="crop_flip", clip_norm=1.0, accumulate=2)
-AVERAGED = PLAIN.model_copy(update={"optimizer": "adamw", "lr": 0.01, "ema_decay": 0.9})
+AVERAGED = PLAIN.model_copy(
+    update={"optimizer": "adamw", "lr": 0.01, "ema_decay": 0.9, "mixup": 0.4}
+)
 OFTEN = AVERAGED.model_copy(update={"checkpoint_every_seconds": 0})
 SPARSE = Sparsity(("5.weight",), Growth({"5.weight": 2560}, "layer"))
 WORLDS = {"ddp": Copies, "fsdp": Shards}

@@ -64,5 +64,5 @@ def test_parts_of_a_batch_change_as_in_the_whole():
     drawn = draw(20, (8, 16), "crop_flip", generator(5))
     assert drawn is not None
     whole = changed(batch, drawn)
-    parts = [changed(batch[a:b], drawn.part(a, b)) for a, b in ((0, 7), (7, 20))]
+    parts = [changed(batch[a:b], drawn.part(slice(a, b))) for a, b in ((0, 7), (7, 20))]
     assert torch.equal(whole, torch.cat(parts))

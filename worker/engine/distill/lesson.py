@@ -13,6 +13,7 @@ from worker.engine.distill.losses import correlated, decoupled, soft_divergence,
 from worker.engine.distill.relations import LastAttention, relation_divergence, relation_heads
 from worker.engine.distill.taps import Taps
 from worker.engine.model import first_output
+from worker.engine.train.blend import Blended, Targets
 from worker.engine.train.losses import IGNORED, Inputs, Task, predictions, task_loss
 
 DKD_BETA = 8.0
@@ -70,12 +71,13 @@ class DistillationLoss(nn.Module):
         self._ours.close()
         self._theirs.close()
 
-    def forward(self, outputs: Tensor, inputs: Inputs, targets: Tensor | None) -> Tensor:
+    def forward(self, outputs: Tensor, inputs: Inputs, targets: Targets) -> Tensor:
         """Return the loss of one batch, from which the student's outputs just came."""
         lesson, params = self.lesson, self.lesson.params
         with torch.no_grad():
             wanted = first_output(lesson.teacher(*inputs)).float()
-        loss = params.alpha * teacher_part(lesson, outputs, wanted, inputs, targets)
+        right = targets.targets if isinstance(targets, Blended) else targets
+        loss = params.alpha * teacher_part(lesson, outputs, wanted, inputs, right)
         if params.alpha < 1:
             loss = loss + (1 - params.alpha) * self._labels(outputs, inputs, targets)
         if lesson.pairs or lesson.attention:

@@ -145,6 +145,7 @@ def _facts(params: Distill | Retrain, splits: Splits, ctx: Context) -> dict[str,
         "lr": train.lr,
         "schedule": train.schedule,
         "augment": train.augment,
+        "mixup": train.mixup,
         **train.model_dump(include=NAMED, exclude_defaults=True),
     }
     if params.strategy != "single":

@@ -12,6 +12,7 @@ from worker.engine.distill.losses import soft_divergence
 from worker.engine.model import first_output
 from worker.engine.quantize.pairs import pairs_of
 from worker.engine.quantize.prepared import Prepared, fit_biases
+from worker.engine.train.blend import Targets
 from worker.engine.train.losses import Inputs, Task
 
 TEMPERATURE = 4.0
@@ -33,7 +34,7 @@ class Imitation:
     teacher: fx.GraphModule
     task: Task
 
-    def __call__(self, outputs: Tensor, inputs: Inputs, _targets: Tensor | None) -> Tensor:
+    def __call__(self, outputs: Tensor, inputs: Inputs, _targets: Targets) -> Tensor:
         """Return the loss of one batch."""
         with torch.no_grad():
             wanted = first_output(self.teacher(*inputs))

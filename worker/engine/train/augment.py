@@ -27,10 +27,10 @@ class Draw:
     left: Tensor
     mirrored: Tensor | None
 
-    def part(self, begin: int, end: int) -> Draw:
-        """Return what happens to the images from `begin` to before `end`."""
-        mirrored = None if self.mirrored is None else self.mirrored[begin:end]
-        return Draw(self.up[begin:end], self.left[begin:end], mirrored)
+    def part(self, rows: slice | Tensor) -> Draw:
+        """Return what happens to some of the images."""
+        mirrored = None if self.mirrored is None else self.mirrored[rows]
+        return Draw(self.up[rows], self.left[rows], mirrored)
 
 
 def draw(count: int, sides: Sequence[int], kind: Augmentation, generator: Generator) -> Draw | None:

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from worker.engine.load.data import Dataset
 from worker.engine.train.augment import Draw, changed, draw
+from worker.engine.train.blend import Blend, Blended, Targets, draw_blend
 from worker.engine.train.losses import CountsTerms, Inputs, Loss
 from worker.engine.train.run import Run
 from worker.engine.train.samples import (
-    Batch,
+    Reader,
     arranged,
     batches_per_epoch,
     place,
@@ -25,6 +26,9 @@ from worker.engine.train.samples import (
     shuffled_batches,
 )
 from worker.engine.train.world import World, part_of
+
+Fed = tuple[tuple[Tensor, ...], Targets]
+"""Inputs of a batch as the model takes them, and its targets."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Piece:
     """
 
     inputs: Inputs
-    targets: Tensor | None
+    targets: Targets
     weight: float
 
 
@@ -49,6 +53,7 @@ class _Order:
 
     indices: Tensor
     drawn: Draw | None
+    blend: Blend | None
     weights: tuple[float, ...]
 
 
@@ -64,7 +69,7 @@ class Feed:
         self._train = run.train
         self.per_epoch = batches_per_epoch(len(run.data), run.train.batch_size)
         self._form = memory_format(run)
-        self._source: Iterator[Batch] | None = None
+        self._source: Iterator[Fed] | None = None
         (first, *_), _ = run.data.prepare(np.arange(1))
         self._sides = first.shape[2:]
         if not self._train.workers:
@@ -85,18 +90,21 @@ class Feed:
         """End the processes that prepare batches."""
         self._source = None
 
-    def _batches(self, number: int, orders: list[_Order]) -> Iterator[Batch]:
+    def _batches(self, number: int, orders: list[_Order]) -> Iterator[Fed]:
+        device = self._run.device
         if not self._train.workers:
             for order in orders:
-                inputs, targets = self._read(order.indices)
-                yield tuple(arranged(changed(t, order.drawn), self._form) for t in inputs), targets
+                inputs, targets = _made(order, self._read)
+                yield tuple(arranged(t, self._form) for t in inputs), targets
             return
         if self._source is None:
             self._source = iter(self._loader(number, orders))
         for _ in orders:
-            yield place(next(self._source), self._run.device, self._form)
+            inputs, targets = next(self._source)
+            inputs, _ = place((inputs, None), device, self._form)
+            yield inputs, None if targets is None else targets.to(device, non_blocking=True)
 
-    def _loader(self, number: int, orders: list[_Order]) -> DataLoader[Batch]:
+    def _loader(self, number: int, orders: list[_Order]) -> DataLoader[Fed]:
         """Return a loader of everything from here to the last epoch, so it starts but once."""
         rest = range(number + 1, self._train.epochs + 1)
         todo = _Chain(orders, (self._orders(later) for later in rest))
@@ -122,8 +130,11 @@ class Feed:
             drawn = draw(len(indices), self._sides, self._train.augment, generator)
         own = part_of(len(indices), self._world.rank, self._world.size)
         weights = self._weights(indices, indices[own])
-        own_drawn = None if drawn is None else drawn.part(own.start, own.stop)
-        return _Order(indices[own], own_drawn, weights)
+        own_drawn = None if drawn is None else drawn.part(own)
+        blend = None
+        if self._train.mixup:
+            blend = draw_blend(indices, drawn, own, self._train.mixup, generator)
+        return _Order(indices[own], own_drawn, blend, weights)
 
     def _weights(self, everyones: Tensor, own: Tensor) -> tuple[float, ...]:
         if self._train.accumulate == 1 and self._world.size == 1:
@@ -142,7 +153,7 @@ class Feed:
             return len(indices) if terms is None else terms
         return len(indices)
 
-    def _pieces(self, batch: Batch, weights: tuple[float, ...]) -> list[Piece]:
+    def _pieces(self, batch: Fed, weights: tuple[float, ...]) -> list[Piece]:
         inputs, targets = batch
         if len(weights) == 1:
             return [Piece(inputs, targets, weights[0])]
@@ -155,15 +166,14 @@ class Feed:
         ]
 
 
-class _Prepared(TorchDataset[Batch]):
+class _Prepared(TorchDataset[Fed]):
     """Reads and augments in a loader's process; the order says what."""
 
     def __init__(self, data: Dataset) -> None:
         self._data = data
 
-    def __getitem__(self, order: _Order) -> Batch:
-        inputs, targets = self._data.prepare(order.indices.numpy())
-        return tuple(changed(t, order.drawn) for t in inputs), targets
+    def __getitem__(self, order: _Order) -> Fed:
+        return _made(order, lambda indices: self._data.prepare(indices.numpy()))
 
 
 class _Chain:
@@ -176,6 +186,20 @@ class _Chain:
         yield from self._first
         for orders in self._later:
             yield from orders
+
+
+def _made(order: _Order, read: Reader) -> Fed:
+    """Return the batch of an order: read, shifted and mirrored, and blended."""
+    inputs, targets = read(order.indices)
+    images = tuple(changed(t, order.drawn) for t in inputs)
+    blend = order.blend
+    if blend is None:
+        return images, targets
+    partners, others = read(blend.partners)
+    images = tuple(blend.into(t, other) for t, other in zip(images, partners, strict=True))
+    if not isinstance(targets, Tensor) or not isinstance(others, Tensor):
+        return images, None
+    return images, Blended(targets, others, blend.share)
 
 
 def memory_format(run: Run) -> torch.memory_format:

@@ -65,6 +65,11 @@ def check_run(model: Model, params: Train, samples: int, processes: int = 1) -> 
             f"augment {params.augment!r} is for models with one image input (batch, channels, "
             f'height, width); set augment to "none"'
         )
+    if params.mixup and images != [True]:
+        raise InvalidRecipe(
+            "mixup blends images, and this model does not take one image input (batch, channels, "
+            "height, width); set mixup to 0"
+        )
     pieces = params.accumulate * processes
     batch = samples // batches_per_epoch(samples, params.batch_size)
     if batch < pieces:

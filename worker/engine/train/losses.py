@@ -9,12 +9,14 @@ from typing import Literal, Protocol, runtime_checkable
 from torch import Tensor
 from torch.nn import functional as F
 
+from worker.engine.train.blend import Blended, Targets
+
 Task = Literal["classification", "regression", "language_modeling", "embedding", "none"]
 IGNORED = -100
 """Target of a position that teaches nothing."""
 
 Inputs = tuple[Tensor, ...]
-Loss = Callable[[Tensor, Inputs, Tensor | None], Tensor]
+Loss = Callable[[Tensor, Inputs, Targets], Tensor]
 """Takes the model's first output, the inputs that it came from and the targets; returns a scalar.
 
 A loss that is a `torch.nn.Module` may have parameters of its own (a projection of features, say):
@@ -42,12 +44,15 @@ class TaskLoss:
     task: Task
     label_smoothing: float = 0.0
 
-    def __call__(self, outputs: Tensor, _inputs: Inputs, targets: Tensor | None) -> Tensor:
-        """Return the mean loss of one batch.
+    def __call__(self, outputs: Tensor, inputs: Inputs, targets: Targets) -> Tensor:
+        """Return the mean loss of one batch; of blended images, that of both targets by share.
 
         Raises:
             ValueError: there are no targets.
         """
+        if isinstance(targets, Blended):
+            first, second = (self(outputs, inputs, t) for t in (targets.targets, targets.others))
+            return targets.share * first + (1 - targets.share) * second
         if targets is None:
             raise ValueError(f"the loss of {self.task} needs targets")
         if self.task == "regression":
@@ -94,7 +99,7 @@ def predictions(task: Task, logits: Tensor, targets: Tensor) -> tuple[Tensor, Te
     return logits.reshape(-1, logits.shape[-1]), _aligned(task, targets).reshape(-1)
 
 
-def cross_entropy(logits: Tensor, _inputs: Inputs, targets: Tensor | None) -> Tensor:
+def cross_entropy(logits: Tensor, _inputs: Inputs, targets: Targets) -> Tensor:
     """Return the mean cross entropy of the labels.
 
     Raises:
