@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix bench gpu serve images clean
+.PHONY: help demo test check fix fuzz bench gpu serve images clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ check: $(STAMP) ## format, lint, types and layer walls, in less than a minute
 fix: $(STAMP) ## format and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+fuzz: $(STAMP) ## gates a million times each, 20,000 broken files and 10,000 requests over HTTP (hours)
+	@$(BIN)/python -m tests.hostile.fuzz.inprocess --runs 1000000 --out bench/results/fuzz_gates.json
+	@$(BIN)/python -m tests.hostile.fuzz.over_http --files 20000 --out bench/results/fuzz_http.json
+	@$(BIN)/python -m tests.fuzz.schemathesis_run --json bench/results/fuzz_requests.json
 
 bench: $(STAMP) ## every measurement; figures go to bench/results (needs the shared data, nginx and wrk)
 	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
