@@ -1,6 +1,6 @@
 """ResNet-56 on CIFAR-10 with 2.1 times fewer multiply-accumulates: channels pruned, then distilled.
 
-    OMP_NUM_THREADS=2 .venv/bin/python bench/resnet56_channels.py --seed 0
+    OMP_NUM_THREADS=1 .venv/bin/python bench/resnet56_channels.py --seed 0
 
 Runs the engine's own pipeline on the shared data (PLANISH_TEST_DATA, default ../shared/data: 6,000
 training images, 2,000 test images), prints the figures of this run and writes them, beside those of
@@ -38,7 +38,9 @@ FEATURE_WEIGHT = 8.0  # of hint; kd has no features
 
 def spec(chosen: argparse.Namespace) -> Spec:
     """Return the job."""
-    train = Train(epochs=chosen.epochs, lr=chosen.lr, augment="crop_flip")
+    train = Train(
+        epochs=chosen.epochs, batch_size=64, lr=chosen.lr, augment="crop_flip", amp="bf16"
+    )
     return Spec(
         seed=chosen.seed,
         model=ModelSpec(
@@ -107,7 +109,7 @@ def record(found: dict[str, JsonValue], chosen: argparse.Namespace, report: Repo
 def command(chosen: argparse.Namespace) -> str:
     """Return the command that runs these settings, the seed left open."""
     return (
-        f"OMP_NUM_THREADS=2 python bench/resnet56_channels.py --method {chosen.method} "
+        f"OMP_NUM_THREADS=1 python bench/resnet56_channels.py --method {chosen.method} "
         f"--round-to {chosen.round_to} --distill {chosen.distill} "
         f"--epochs {chosen.epochs} --lr {chosen.lr:g} --seed N"
     )
@@ -121,7 +123,7 @@ def main() -> int:
     parser.add_argument("--round-to", type=int, default=1)
     parser.add_argument("--distill", choices=("kd", "hint"), default="hint")
     parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--lr", type=float, default=0.005)
     chosen = parser.parse_args()
     shared = Path(os.environ.get("PLANISH_TEST_DATA") or ROOT.parent / "shared" / "data")
     began = time.monotonic()
