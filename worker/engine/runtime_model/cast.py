@@ -203,7 +203,7 @@ def _never_narrow(proto: ModelProto) -> None:
 
 
 def _type_of(cast: NodeProto) -> int:
-    return next(attribute.i for attribute in cast.attribute if attribute.name == "to")
+    return int(next(attribute.i for attribute in cast.attribute if attribute.name == "to"))
 
 
 def _bfloat(proto: ModelProto, found: Chosen) -> ModelProto:
