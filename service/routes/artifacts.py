@@ -23,6 +23,7 @@ from service.openapi import content, problems
 router = APIRouter(tags=["results"])
 
 JSON, HTML = "application/json", "text/html"
+ANY_TYPE = "*/*"
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -72,15 +73,15 @@ async def list_artifacts(request: Request, job_id: str) -> Response:
 
 
 _BYTES = {
-    200: content("The file; `ETag` is its sha256.", "application/octet-stream"),
-    206: content("The asked range.", "application/octet-stream"),
+    200: content("The file in the type that the list names; `ETag` is its sha256.", ANY_TYPE),
+    206: content("The asked range.", ANY_TYPE),
     304: {"description": "The client's copy is current."},
     **problems(404, 409, 416),
 }
 
 
-@router.get("/jobs/{job_id}/artifacts/{name}", responses=_BYTES)
-@router.head("/jobs/{job_id}/artifacts/{name}", responses=_BYTES)
+@router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response, responses=_BYTES)
+@router.head("/jobs/{job_id}/artifacts/{name}", response_class=Response, responses=_BYTES)
 async def read_artifact(request: Request, job_id: str, name: str) -> Response:
     """Download a file. Takes `Range`, `If-Range` and `If-None-Match`; sends `Repr-Digest`."""
     desk = desk_of(request)
@@ -90,6 +91,7 @@ async def read_artifact(request: Request, job_id: str, name: str) -> Response:
 @router.get(
     "/jobs/{job_id}/model",
     status_code=307,
+    response_class=RedirectResponse,
     responses={307: {"description": "`Location` is the main artifact."}, **problems(404, 409)},
 )
 async def job_model(request: Request, job_id: str) -> Response:

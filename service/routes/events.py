@@ -24,6 +24,12 @@ router = APIRouter(tags=["jobs"])
 SSE = "text/event-stream"
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+EVENT = {
+    "type": "object",
+    "description": "One event of the stream; `data` is the JSON of an `Event`.",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "required": ["id", "event", "data"],
+}
 KEEP_ALIVE = b": keep-alive\n\n"
 PAGE = 1000
 LOG_POLL_SECONDS = 1.0
@@ -38,7 +44,7 @@ LOG_CHUNK = 256 << 10
             "model": EventList,
             "description": "A stream that ends after `job.finished`, or with "
             "`Accept: application/json` the list so far. `id` counts from 1, `event` is the type.",
-            "content": {SSE: {"schema": {"type": "string"}}},
+            "content": {SSE: {"schema": EVENT}},
         },
         **problems(400, 404),
     },
