@@ -133,7 +133,9 @@ class Launcher:
             return self._socket
         self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "worker.zygote", str(theirs.fileno()), *self._preload]
+        # -P: not from the folder that the worker happens to stand in
+        entry = [sys.executable, "-P", "-m", "worker.zygote"]
+        command = [*entry, str(theirs.fileno()), *self._preload]
         with theirs:
             self._process = subprocess.Popen(
                 command, env=scrubbed(), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from planish.contract.job import Job, JobStatus
 from planish.store.denied import TRIES, DeniedFiles
 from tests.worker.conftest import Bench, House, wait_for
 from worker.sandbox.order import STAGE
+from worker.sandbox.places import converter_places
 from worker.supervisor import Answer
 
 
@@ -92,6 +95,36 @@ def test_death_before_the_upload_is_opened_is_a_crash_of_the_worker(bench: Bench
     assert bench.house.files.outcome(job_id) is None  # queued again
     [file_id] = [i for _, i in bench.house.files.spec(job_id).spec.files.pointers()]
     assert known(bench.house, file_id) is None
+
+
+def test_without_a_sandbox_only_safetensors_are_taken(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.conversion.kernel_guards", lambda: ())
+    plain = b"\x02\0\0\0\0\0\0\0{}"
+    refused = bench.house.submit()
+    taken = bench.house.submit(model=bench.house.upload(plain))
+    supervisor = bench.supervisor("succeed")
+    for job_id in (refused, taken):
+        supervisor.answer(job_id)
+    error = bench.house.outcome(refused).error
+    assert error is not None
+    assert (error.code, error.errors[0].pointer) == ("sandbox_unavailable", "/files/model")
+    assert "PLANISH_UNGUARDED" in error.detail
+    assert bench.house.outcome(taken).status is JobStatus.SUCCEEDED
+
+    allowed = bench.house.submit()
+    bench.supervisor("succeed", unguarded=True).answer(allowed)
+    assert bench.house.outcome(allowed).status is JobStatus.SUCCEEDED
+
+
+def test_folder_that_the_worker_stands_in_is_not_readable_for_uploads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path, "/", str(tmp_path), str(tmp_path / "plugins")])
+    found = {grant.path for grant in converter_places([tmp_path / "data" / "job"])}
+    assert tmp_path / "plugins" in found
+    assert not found & {Path("/"), tmp_path}
 
 
 def test_cancel_reaches_a_job_whose_upload_is_being_opened(bench: Bench) -> None:

@@ -19,12 +19,17 @@ from planish.gate.arrays import read_headers
 from planish.gate.inputs import architecture_inputs
 from tests import zoo
 from tests.exports import export_pt2, save_state_dict
+from tests.worker.conftest import House
 from worker.engine.load import load_model
 from worker.engine.load.architectures.build import build_network
 from worker.exchange import Request
 from worker.launcher import Launcher
+from worker.lifeline import Lifeline
 from worker.sandbox.order import ORDER, Answer, Limits, Order, Role
 from worker.sandbox.outcome import read_answer, replaced
+from worker.settings import WorkerSettings
+from worker.supervisor import Answer as Done
+from worker.supervisor import Supervisor
 
 RECIPE = {"recipe": [{"op": "simplify"}]}
 LIMITS = Limits(seconds=120, cpu_seconds=120, memory=4 << 30, output=1 << 30)
@@ -145,6 +150,46 @@ def test_damaged_upload_is_refused_with_its_own_code(opened, tmp_path: Path) -> 
     upload.write_bytes(content)
     answer, _, code = opened(upload)
     assert (answer.error.code, code) == ("invalid_model", 0)
+
+
+def test_plan_over_a_checkpoint_and_columns_goes_all_the_way(
+    zygote: Launcher, house: House, tmp_path: Path
+) -> None:
+    """The supervisor's own way: converter, gate, engine in its lock."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    described = ModelSpec.model_validate({"architecture": RESNET})
+    module = build_network(architecture_inputs(described)[0])
+    weights = save_state_dict(module, tmp_path / "weights.pt").read_bytes()
+    images = [np.full((3, 32, 32), i, np.float32).tolist() for i in range(32)]
+    kind = arrow.list_(arrow.list_(arrow.list_(arrow.float32())))
+    table = arrow.table({"input": arrow.array(images, kind), "label": [i % 10 for i in range(32)]})
+    parquet.write_table(table, tmp_path / "data.parquet")
+    supervisor = Supervisor(
+        ledger=house.ledger,
+        files=house.files,
+        blobs=house.blobs,
+        launcher=zygote,
+        settings=WorkerSettings(house.settings),
+        worker="test",
+        lifeline=Lifeline(),
+    )
+    spec = {
+        "model": {"format": "state_dict", "architecture": RESNET},
+        "data": {"task": "classification"},
+    }
+    plan = house.submit(
+        spec,
+        "plan",
+        model=house.upload(weights),
+        data=house.upload((tmp_path / "data.parquet").read_bytes()),
+    )
+    assert supervisor.answer(plan) is Done.ANSWERED
+    outcome = house.outcome(plan)
+    assert outcome.error is None, outcome.error
+    assert outcome.plan is not None
+    assert outcome.plan.before.params == sum(p.numel() for p in module.parameters())
 
 
 def test_job_and_sandbox_speak_of_the_same_request(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from planish.guard.landlock import DEVICE, READ, RUN, Access, Grant
@@ -19,11 +19,15 @@ _SHARED_MEMORY = Access.MAKE_REG | Access.REMOVE_FILE | Access.TRUNCATE
 _VENDORS = ("OpenCL", "vulkan", "nvidia", "alternatives")
 
 
-def converter_places() -> list[Grant]:
-    """Return what the converter reads of the system: libraries, Python, our own two packages."""
+def converter_places(private: Sequence[Path]) -> list[Grant]:
+    """Return what the converter reads of the system: libraries, Python, our own two packages.
+
+    Args:
+        private: folders that no path of Python may open along with itself.
+    """
     return [
         *_all(map(Path, _LIBRARIES), READ),
-        *_all(_python(), READ),
+        *_all(_python(private), READ),
         *_all((ROOT / "planish", ROOT / "worker"), READ),
         *_etc(_LOADER),
         *_devices(),
@@ -31,10 +35,11 @@ def converter_places() -> list[Grant]:
     ]
 
 
-def engine_places(*, gpus: bool) -> list[Grant]:
+def engine_places(private: Sequence[Path], *, gpus: bool) -> list[Grant]:
     """Return what the engine may read and start of the system.
 
     Args:
+        private: as for `converter_places`.
         gpus: whether it may use accelerators.
     """
     accelerators = [p for n in _ACCELERATORS for p in Path("/dev").glob(n)] if gpus else []
@@ -43,7 +48,7 @@ def engine_places(*, gpus: bool) -> list[Grant]:
     return [
         *_all(map(Path, _PROGRAMS), RUN),
         *_all((Path(sys.prefix), Path(sys.base_prefix)), RUN),
-        *_all(_python(), READ),
+        *_all(_python(private), READ),
         *ours,
         *_etc((*_LOADER, *_NAMES, *_VENDORS)),
         *_devices(),
@@ -53,11 +58,20 @@ def engine_places(*, gpus: bool) -> list[Grant]:
     ]
 
 
-def _python() -> list[Path]:
-    """Return where modules are imported from, but for the folder of our own source."""
+def _python(private: Sequence[Path]) -> list[Path]:
+    """Return where modules are imported from, but for the folder of our own source.
+
+    Rights reach everything below a folder, so one that a private folder lies in is left out: the
+    path may hold the folder that the worker was started in, whatever that is.
+    """
     paths = {Path(entry).resolve() for entry in sys.path if entry}
     roots = {Path(sys.prefix, "lib"), Path(sys.base_prefix, "lib")}
-    return sorted((paths | roots) - {ROOT, Path.cwd()})
+    hidden = [folder.resolve() for folder in private]
+    return sorted(
+        path
+        for path in (paths | roots) - {ROOT}
+        if not any(folder.is_relative_to(path) for folder in hidden)
+    )
 
 
 def _etc(names: tuple[str, ...]) -> list[Grant]:

@@ -35,7 +35,7 @@ def converter_lock(order: Order, user: int | None, channel: int) -> Lock:
     limits = order.limits
     return Lock(
         grants=[
-            *converter_places(),
+            *converter_places([order.folder, *order.files]),
             *(Grant(path, Access.READ_FILE) for path in order.files),
             Grant(order.result, WRITE),
             Grant(order.spare, WRITE),
@@ -63,7 +63,7 @@ def engine_lock(request: Request) -> Lock:
     own = [request.artifacts, request.scratch, request.checkpoints, request.draft.parent]
     return Lock(
         grants=[
-            *engine_places(gpus=spec.resources.gpus > 0),
+            *engine_places([request.scratch], gpus=spec.resources.gpus > 0),
             *(Grant(path, READ) for source in stored for path in _paths(source)),
             *(Grant(path, WRITE_LINKS) for path in own if path is not None),
         ],
