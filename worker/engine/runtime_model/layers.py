@@ -19,6 +19,7 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LOOKUP = "Gather"
 RECURRENT = ("LSTM", "GRU", "RNN")
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_HANDING_ON = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 _CARRIERS = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose")
 
 
@@ -132,14 +133,18 @@ def sizes_of(proto: ModelProto) -> dict[str, LayerSize]:
 
 
 def tables_of(proto: ModelProto) -> dict[str, tuple[str, int]]:
-    """Return the inputs that go straight into a table: its layer and number of rows."""
+    """Return the inputs that are looked up in a table as they are: its layer and number of rows."""
     graph = Graph(proto)
     rows = {layer.name: layer.shape[0] for layer in graph.layers() if layer.kind == LOOKUP}
     found: dict[str, tuple[str, int]] = {}
     for value in proto.graph.input:
-        for node, index in graph.users.get(value.name, ()):
-            if node.op_type == LOOKUP and index == 1 and node.name in rows:
-                found[value.name] = node.name, rows[node.name]
+        waiting = [value.name]
+        while waiting:
+            for node, index in graph.users.get(waiting.pop(), ()):
+                if node.op_type == LOOKUP and index == 1 and node.name in rows:
+                    found[value.name] = node.name, rows[node.name]
+                elif node.op_type in _HANDING_ON and index == 0:
+                    waiting.append(node.output[0])
     return found
 
 

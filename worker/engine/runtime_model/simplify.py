@@ -6,6 +6,7 @@ The rewrites are those of onnx-ir and onnxscript; what comes out is held against
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -191,10 +192,12 @@ def _distance(model: RuntimeModel, proto: ModelProto) -> float:
     worst = 0.0
     for one, two in zip(before, after, strict=True):
         a, b = np.asarray(one, np.float64), np.asarray(two, np.float64)
-        if a.shape != b.shape:
-            return float("inf")
-        scale = max(float(np.abs(a).max(initial=0.0)), 1e-6)
-        worst = max(worst, float(np.abs(a - b).max(initial=0.0)) / scale)
+        strange = ~np.isfinite(a)
+        if a.shape != b.shape or not np.array_equal(a[strange], b[strange], equal_nan=True):
+            return math.inf
+        scale = max(float(np.abs(a[~strange]).max(initial=0.0)), 1e-6)
+        error = float(np.abs(a[~strange] - b[~strange]).max(initial=0.0))
+        worst = max(worst, error / scale if math.isfinite(error) else math.inf)
     return worst
 
 
