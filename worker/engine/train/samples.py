@@ -9,8 +9,10 @@ import torch
 from torch import Generator, Tensor
 
 from worker.engine.load.data import Dataset
+from worker.engine.train.room import free_memory
 
 MAX_CACHED_BYTES = 2 << 30
+_PIECE = 16 << 20
 CPU = torch.device("cpu")
 Batch = tuple[tuple[Tensor, ...], Tensor | None]
 Reader = Callable[[Tensor], Batch]
@@ -21,18 +23,20 @@ def reader(
 ) -> Reader:
     """Return a function from sample indices (on the CPU) to model inputs and targets.
 
-    Up to 2 GiB, the preprocessing is paid once, and a batch costs one gather per tensor; on a GPU
-    the samples then stay there, if they take no more than a quarter of what is free.
+    Up to 2 GiB, but no more than a quarter of what is free, the preprocessing is paid once, and a
+    batch costs one gather per tensor; on a GPU the samples then stay there. Else every batch is
+    read and prepared when it is needed.
 
     Args:
         dataset: the samples.
         device: where the batches shall be.
         form: how images lie in memory.
     """
-    (first, _) = dataset.prepare(np.arange(min(1, len(dataset))))
-    if sum(t.nbytes for t in first) * len(dataset) > _room(device):
+    inputs, targets = dataset.prepare(np.arange(min(1, len(dataset))))
+    sample = sum(t.nbytes for t in inputs) + (0 if targets is None else targets.nbytes)
+    if sample * len(dataset) > _room(device):
         return lambda indices: place(dataset.prepare(indices.numpy()), device, form)
-    inputs, targets = place(dataset.prepare(np.arange(len(dataset))), device, form)
+    inputs, targets = _prepared(dataset, max(1, _PIECE // max(1, sample)), device, form)
 
     def gather(indices: Tensor) -> Batch:
         rows = indices.to(device, non_blocking=True)
@@ -40,6 +44,29 @@ def reader(
         return tuple(_rows(t, rows, form) for t in inputs), picked
 
     return gather
+
+
+def _prepared(
+    dataset: Dataset, piece: int, device: torch.device, form: torch.memory_format
+) -> Batch:
+    """Return all samples, prepared piece by piece: no second copy of them ever lies in memory."""
+    whole: tuple[Tensor, ...] = ()
+    for start in range(0, len(dataset), piece):
+        rows = np.arange(start, min(start + piece, len(dataset)))
+        parts, _ = place(dataset.prepare(rows), device, form)
+        whole = whole or tuple(_like(part, len(dataset), form) for part in parts)
+        for values, part in zip(whole, parts, strict=True):
+            values[start : start + len(part)] = part
+    targets = None if dataset.targets is None else torch.from_numpy(np.array(dataset.targets[:]))
+    return whole, None if targets is None else targets.to(device)
+
+
+def _like(part: Tensor, count: int, form: torch.memory_format) -> Tensor:
+    images = part.dim() == 4 and form is not torch.preserve_format
+    kind = form if images else torch.contiguous_format
+    return torch.empty(
+        (count, *part.shape[1:]), dtype=part.dtype, device=part.device, memory_format=kind
+    )
 
 
 def place(batch: Batch, device: torch.device, form: torch.memory_format) -> Batch:
@@ -80,7 +107,7 @@ def batches_per_epoch(samples: int, batch_size: int) -> int:
 def _room(device: torch.device) -> int:
     """Return how many bytes prepared samples may take."""
     if device.type != "cuda":
-        return MAX_CACHED_BYTES
+        return min(MAX_CACHED_BYTES, free_memory() // 4)
     free, _ = torch.cuda.mem_get_info(device)
     return min(MAX_CACHED_BYTES, free // 4)
 
