@@ -66,7 +66,7 @@ def body(media_types: Json) -> Json:
 
 def content(description: str, *media_types: str, schema: Json | None = None) -> Json:
     """Return the documentation of a response that is not a model."""
-    shape = schema or {"type": "string", "format": "binary"}
+    shape = {"type": "string", "format": "binary"} if schema is None else schema
     return {
         "description": description,
         "content": {kind: {"schema": shape} for kind in media_types},

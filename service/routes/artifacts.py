@@ -73,8 +73,10 @@ async def list_artifacts(request: Request, job_id: str) -> Response:
 
 
 _BYTES = {
-    200: content("The file in the type that the list names; `ETag` is its sha256.", ANY_TYPE),
-    206: content("The asked range.", ANY_TYPE),
+    200: content(
+        "The file in the type that the list names; `ETag` is its sha256.", ANY_TYPE, schema={}
+    ),
+    206: content("The asked range.", ANY_TYPE, schema={}),
     304: {"description": "The client's copy is current."},
     **problems(404, 409, 416),
 }

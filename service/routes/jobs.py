@@ -15,7 +15,7 @@ from planish.contract.errors import (
     Unavailable,
 )
 from planish.contract.job import Job, JobPage, JobStatus
-from planish.contract.wire import PREFIX_JOB, ULID_ALPHABET
+from planish.contract.wire import MAX_IDEMPOTENCY_KEY, PREFIX_JOB, ULID_ALPHABET
 from planish.store.commit import cancelled, commit
 from service.conditional import conditional_json, etag_of, matches
 from service.desk import Desk, desk_of
@@ -29,6 +29,7 @@ from service.submission import accept, idempotency_key, receive_spec
 router = APIRouter(tags=["jobs"])
 
 JSON = "application/json"
+KEY_PATTERN = rf"^[ -~]{{1,{MAX_IDEMPOTENCY_KEY}}}$"
 _JOB_ID = rf"^{PREFIX_JOB}[{ULID_ALPHABET}]{{26}}$"
 _LABEL = Annotated[str, StringConstraints(pattern=r"^[^=]{1,128}=[^=]{1,128}$")]
 
@@ -44,7 +45,10 @@ _LABEL = Annotated[str, StringConstraints(pattern=r"^[^=]{1,128}=[^=]{1,128}$")]
 )
 async def submit_job(
     request: Request,
-    idempotency_key_header: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
+    idempotency_key_header: Annotated[
+        str | None,
+        Header(alias="Idempotency-Key", json_schema_extra={"pattern": KEY_PATTERN}),
+    ] = None,
 ) -> Response:
     """Submit a job: `multipart/form-data` with the files, or JSON with file ids.
 

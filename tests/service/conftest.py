@@ -8,7 +8,7 @@ import json
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,30 +132,35 @@ def succeed(api: Api, submit: Callable[..., str]) -> Callable[..., str]:
 
     def make(**changes: object) -> str:
         job_id = submit(**changes)
-        claim = api.ledger.claim(job_id, "test")
-        assert claim is not None
-        folder = api.files.attempt_dir(job_id, claim.attempt, claim.fence)
-        (folder / "log.txt").write_text("first line\nlast line\n")
-        for name, content in ARTIFACTS.items():
-            (folder / "artifacts" / name).write_bytes(content)
-        outcome = Outcome(
-            job_id=job_id,
-            status=JobStatus.SUCCEEDED,
-            attempt=claim.attempt,
-            fence=claim.fence,
-            started_at=claim.started_at,
-            finished_at=datetime.now(UTC),
-            directory=folder.name,
-            verdict="not_evaluated",
-            result=_result(job_id),
-        )
-        commit(api.files, api.ledger, outcome)
+        finish(api, job_id)
         return job_id
 
     return make
 
 
-def _result(job_id: str) -> Result:
+def finish(api: Api, job_id: str, artifacts: Mapping[str, bytes] = ARTIFACTS) -> None:
+    """Do the worker's part of a success."""
+    claim = api.ledger.claim(job_id, "test")
+    assert claim is not None
+    folder = api.files.attempt_dir(job_id, claim.attempt, claim.fence)
+    (folder / "log.txt").write_text("first line\nlast line\n")
+    for name, content in artifacts.items():
+        (folder / "artifacts" / name).write_bytes(content)
+    outcome = Outcome(
+        job_id=job_id,
+        status=JobStatus.SUCCEEDED,
+        attempt=claim.attempt,
+        fence=claim.fence,
+        started_at=claim.started_at,
+        finished_at=datetime.now(UTC),
+        directory=folder.name,
+        verdict="not_evaluated",
+        result=_result(job_id, artifacts),
+    )
+    commit(api.files, api.ledger, outcome)
+
+
+def _result(job_id: str, contents: Mapping[str, bytes]) -> Result:
     artifacts = tuple(
         Artifact(
             name=name,
@@ -164,7 +169,7 @@ def _result(job_id: str) -> Result:
             media_type=media_type_of(name),
             href=f"/jobs/{job_id}/artifacts/{name}",
         )
-        for name, content in ARTIFACTS.items()
+        for name, content in contents.items()
     )
     summary = Summary(metric="accuracy", size_ratio=3.9, baseline=0.9, optimized=0.9)
     return Result(
