@@ -18,6 +18,7 @@ from planish.contract.spec import FILE_SET, ONE_FILE, Spec
 MAX_SPEC_BYTES = 1 << 20
 MAX_JSON_DEPTH = 32
 MAX_FAULTS = 100
+MAX_VALUES = 50_000
 
 
 def parse_json(raw: bytes, limit: int = MAX_SPEC_BYTES) -> object:
@@ -25,10 +26,12 @@ def parse_json(raw: bytes, limit: int = MAX_SPEC_BYTES) -> object:
 
     Raises:
         TooLarge: more than `limit` bytes.
-        BadRequest: not UTF-8 JSON, a key twice, NaN or infinity, or nested too deep.
+        BadRequest: not UTF-8 JSON, a key twice, NaN or infinity, nested too deep, or a flood.
     """
     if len(raw) > limit:
         raise TooLarge(f"the spec has {len(raw)} bytes; at most {limit} are taken")
+    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise BadRequest(f"the spec holds more than {MAX_VALUES} values")
     try:
         value: object = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant

@@ -140,13 +140,16 @@ class _Walk:
             if number in fields or not 0 < number < 1 << 15:
                 raise self._wrong(f"field {number} stands twice or cannot be")
             kind = head & 15
+            self._spend()
             fields[number] = kind == _TRUE if kind <= _FALSE else self._value(kind, depth)
         return fields
 
-    def _value(self, kind: int, depth: int) -> object:
+    def _spend(self) -> None:
         self._left -= 1
         if self._left < 0:
             raise self._wrong("it holds more values than are taken")
+
+    def _value(self, kind: int, depth: int) -> object:
         if kind in _INTEGERS:
             return self._integer()
         if kind == _BINARY:
@@ -172,6 +175,7 @@ class _Walk:
             count = self._varint()
         if count > min(self._left, len(self._raw) - self.at):
             raise self._wrong(f"a list of {count} values does not fit")
+        self._left -= count
         return [self._value(kind, depth) for _ in range(count)]
 
     def _integer(self) -> int:

@@ -46,12 +46,14 @@ def test_sizes_are_plain_expressions_of_any_depth_or_refused(text: str) -> None:
 
 def test_floods_of_faults_are_answered_at_once() -> None:
     started = time.monotonic()
-    keys = [f'"k{i}":0' for i in range(60_000)]
-    with pytest.raises(BadRequest, match="'k59999' stands twice"):
+    keys = [f'"k{i}":0' for i in range(40_000)]
+    with pytest.raises(BadRequest, match="'k39999' stands twice"):
         parse_spec(("{" + ",".join([*keys, keys[-1]]) + "}").encode())
     with pytest.raises(InvalidSpec) as caught:
         parse_spec(("{" + ",".join(keys) + "}").encode())
     assert len(caught.value.errors) == 100
+    with pytest.raises(BadRequest, match="more than 50000 values"):
+        parse_spec(b'{"model":{"inputs":[' + b"{}," * 300_000 + b"{}]}}")
     assert time.monotonic() - started < 10
 
 

@@ -128,6 +128,14 @@ def list_of_two_billion(canary: Canary) -> Upload:
 
 
 @hostile("invalid_data")
+def footer_of_truths(canary: Canary) -> Upload:
+    """Millions of booleans, which have no bytes of their own."""
+    return sealed(
+        b"PAR1", b"\x19\xfc" + varint(90_000) + (b"\x11" * 14 + b"\x00") * 90_000 + b"\x00"
+    )
+
+
+@hostile("invalid_data")
 def text_of_exabytes(canary: Canary) -> Upload:
     """A text of 2^63 bytes."""
     return sealed(b"PAR1", b"\x68" + varint(1 << 63) + b"x\x00")
