@@ -84,6 +84,8 @@ def test_converter_may_compute_and_nothing_else(processor: str) -> None:
         "process_vm_readv", "pidfd_open", "open_by_handle_at", "personality", "setsid",
     )  # fmt: skip
     assert {name: ask(name) for name in denied} == dict.fromkeys(denied, DENY)
+    assert ask("openat", 0, 0, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) == ALLOW
+    assert ask("openat", 0, 0, os.O_RDONLY | os.O_TRUNC) == ask("truncate") == DENY
     assert ask("clone", PTHREAD) == ALLOW
     assert ask("clone", 17) == ask("clone", CLONE_THREAD | CLONE_NEWUSER) == DENY
     assert ask("clone3") == errno.ENOSYS | 0x00050000

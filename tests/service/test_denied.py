@@ -6,9 +6,11 @@ import hashlib
 
 import httpx
 
+from planish.contract.errors import ConversionFailed
 from planish.contract.wire import JOB_QUEUE, PLAN_QUEUE
 from planish.store.denied import TRIES, DeniedFiles
 from tests.service.conftest import SPEC, Api, form, problem
+from tests.service.test_plans import planner
 
 
 def test_file_that_broke_the_sandbox_is_refused_at_submit_until_it_is_cleared(
@@ -53,3 +55,11 @@ def test_crashes_of_one_tenant_say_nothing_about_anothers_file(api: Api) -> None
     assert found.refused
     assert denied.find(file_id) is None
     assert [entry.tenant for entry in denied.known()] == ["other"]
+
+
+def test_plan_whose_upload_broke_the_sandbox_is_a_refusal(api: Api, model: bytes) -> None:
+    thread = planner(api, ConversionFailed("the model broke the process: it died by SIGSEGV"))
+    with api.client() as client:
+        answer = client.post("/plans", files=form(SPEC, model=model))
+    thread.join()
+    assert "SIGSEGV" in str(problem(answer, 422, "conversion_failed")["detail"])

@@ -189,6 +189,11 @@ def truncate_its_input(room: Room) -> None:
 
 
 @probe("write")
+def truncate_its_input_by_opening_it(room: Room) -> None:
+    os.close(os.open(room.upload, os.O_RDONLY | os.O_TRUNC))
+
+
+@probe("write")
 def delete_its_input(room: Room) -> None:
     room.upload.unlink()
 

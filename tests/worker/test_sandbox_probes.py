@@ -15,8 +15,7 @@ import pytest
 
 from planish.contract.guards import is_guarded
 from planish.guard.kernel import kernel_guards
-from planish.guard.landlock import landlock_abi
-from tests.conftest import missing
+from tests.conftest import ROOT, missing
 from tests.worker.probes import GROUPS, NOBODY
 from worker.launcher import Launcher
 
@@ -106,8 +105,6 @@ def test_hostile_act_is_denied(shooting_range: Range, group: str, name: str, way
         pytest.skip(
             "processes are counted for each user; only a worker that is root has spare ones"
         )
-    if name == "truncate_its_input" and landlock_abi() < 3:
-        pytest.skip("Landlock knows truncation from ABI 3 on")
     told = shooting_range.shoot(group, name, guarded=True, plain=plain)
     if name in BY_SIGNAL:
         assert told.code == -int(BY_SIGNAL[name]) % 256, told
@@ -126,6 +123,11 @@ def test_the_same_acts_work_without_the_guards(shooting_range: Range, group: str
     assert len(worked) >= (0.7 if ROOT_USER else 0.4) * len(told), told
     blocked = {name: result.words for name, result in told.items() if not result.worked}
     print(f"{group}: {len(worked)} of {len(told)} work unguarded; not: {blocked}")
+
+
+def test_every_probe_is_listed_in_the_docs() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    assert [name for _, name in CASES if f"`{name}`" not in text] == []
 
 
 def test_there_are_probes_enough() -> None:

@@ -13,9 +13,9 @@ _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 
 _FILES = (
     "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek open openat "
-    "openat2 close close_range fstat stat lstat newfstatat statx statfs fstatfs access faccessat "
+    "close close_range fstat stat lstat newfstatat statx statfs fstatfs access faccessat "
     "faccessat2 readlink readlinkat getdents getdents64 getcwd chdir fchdir rename renameat "
-    "renameat2 mkdir mkdirat rmdir unlink unlinkat ftruncate truncate fallocate fadvise64 fsync "
+    "renameat2 mkdir mkdirat rmdir unlink unlinkat ftruncate fallocate fadvise64 fsync "
     "fdatasync sync_file_range flock copy_file_range sendfile fcntl dup dup2 dup3 pipe pipe2 poll "
     "ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 umask"
 )
@@ -60,6 +60,10 @@ def converter_calls() -> tuple[Rule, ...]:
     """Return what the converter may call: files, memory, threads; all else is denied."""
     plain = f"{_FILES} {_MEMORY} {_THREADS} {_SIGNALS} {_FACTS}".split()
     return (
+        # Landlock knows truncation from ABI 3 on; before it, opening to read may truncate
+        Rule("open", DENY, (Check(1, (os.O_TRUNC,), os.O_TRUNC | os.O_ACCMODE),)),
+        Rule("openat", DENY, (Check(2, (os.O_TRUNC,), os.O_TRUNC | os.O_ACCMODE),)),
+        Rule("openat2", ABSENT),  # its flags lie in memory
         *rules(plain, ALLOW),
         Rule("clone", ALLOW, (Check(0, (_THREAD,), _THREAD | _NEW_NAMESPACES),)),
         Rule("clone3", ABSENT),  # its flags lie in memory; without it libc takes clone
@@ -70,17 +74,19 @@ def converter_calls() -> tuple[Rule, ...]:
     )
 
 
-def engine_calls(*, sockets: bool, tcp: bool) -> tuple[Rule, ...]:
+def engine_calls(*, sockets: bool, tcp: bool, truncate: bool = True) -> tuple[Rule, ...]:
     """Return what the engine may not call.
 
     Args:
         sockets: whether unix sockets stay possible: loader processes hand tensors over by them.
         tcp: whether network sockets do: processes that train together meet by them.
+        truncate: whether files may be cut by their path: only where Landlock says which.
     """
     families = ((_UNIX,) if sockets or tcp else ()) + ((_INET, _INET6, _NETLINK) if tcp else ())
     allowed = (Rule("socket", ALLOW, (Check(0, families),)),) if families else ()
     return (
         *rules(_NEVER.split(), DENY),
+        *rules(() if truncate else ("truncate",), DENY),
         Rule("clone", ALLOW, (Check(0, (0,), _NEW_NAMESPACES),)),
         Rule("clone", DENY),
         Rule("clone3", ABSENT),

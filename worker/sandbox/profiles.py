@@ -10,7 +10,7 @@ from pathlib import Path
 
 from planish.contract.recipe import Distill, Retrain
 from planish.contract.spec import Spec
-from planish.guard.landlock import READ, WRITE, WRITE_LINKS, Access, Grant
+from planish.guard.landlock import READ, WRITE, WRITE_LINKS, Access, Grant, landlock_abi
 from planish.guard.lock import Lock
 from planish.guard.process import FIRST_UNUSED_USER, address_space
 from planish.guard.seccomp import ALLOW, DENY
@@ -19,6 +19,7 @@ from worker.sandbox.calls import converter_calls, engine_calls
 from worker.sandbox.order import Order
 from worker.sandbox.places import converter_places, engine_places
 
+TRUNCATE_ABI = 3
 _MAX_DESCRIPTORS = 512
 _MAX_THREADS = 512
 _USERS = ((FIRST_UNUSED_USER, 1 << 16), (58_000, 2_000))
@@ -67,7 +68,11 @@ def engine_lock(request: Request) -> Lock:
             *(Grant(path, READ) for source in stored for path in _paths(source)),
             *(Grant(path, WRITE_LINKS) for path in own if path is not None),
         ],
-        rules=engine_calls(sockets=_loads_in_processes(spec), tcp=_trains_in_processes(spec)),
+        rules=engine_calls(
+            sockets=_loads_in_processes(spec),
+            tcp=_trains_in_processes(spec),
+            truncate=landlock_abi() >= TRUNCATE_ABI,
+        ),
         default=ALLOW,
         tcp=_trains_in_processes(spec),
         limits={resource.RLIMIT_CORE: 0},
