@@ -21,7 +21,7 @@ TIMM_NAMES = (
     "poolformer|efficientformer|levit_|mobilevit|tiny_vit_|edgenext"
 )
 TORCHVISION_NAMES = (
-    "alexnet|resnet|resnext|wide_resnet|vgg|densenet|squeezenet|googlenet|inception_v3|"
+    "alexnet|resnet|resnext|wide_resnet|vgg|densenet|squeezenet|"
     "mobilenet_v|mnasnet|shufflenet_v2_|efficientnet_|regnet_|convnext_|vit_|swin_"
 )
 _REST = r"[a-z0-9_]{0,64}"

@@ -75,7 +75,7 @@ def build_added(config: ArchitectureConfig) -> nn.Module:
 def _imported(module: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # torchvision of another torch raises all
         raise ArchitectureUnavailable(
             f"this worker cannot import {module}: {str(error)[:200]}; install {what} on it, or "
             "send a .pt2"
