@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
+_PIECE = 16 << 20
 _MAX_ROWS = 1 << 16
+
+
+def rows_at_once(size: int, rows: int) -> int:
+    """Return how many of all rows, which become `size` bytes, are some 16 MiB."""
+    return min(max(1, _PIECE * rows // max(1, size)), _MAX_ROWS)
 
 
 class Plan:
@@ -137,7 +143,12 @@ class Plan:
     def _lengths(self, tokens: Column) -> Lengths:
         """Return how many tokens each row has: all that is read of the whole column."""
         found, at = [], 0
-        for batch in self._file.iter_batches(_MAX_ROWS, columns=[tokens.name], use_threads=False):
+        metadata = self._file.metadata
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        chunks = [group.column(i) for group in groups for i in range(metadata.num_columns)]
+        own = [c.num_values for c in chunks if c.path_in_schema.partition(".")[0] == tokens.name]
+        rows = rows_at_once(8 * sum(own), self._match.rows)
+        for batch in self._file.iter_batches(rows, columns=[tokens.name], use_threads=False):
             found.append(unnest(batch.column(0), self._where(tokens), at).lengths[0])
             at += len(batch)
         return np.concatenate(found)

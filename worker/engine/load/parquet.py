@@ -18,7 +18,7 @@ from planish.gate.columns import match_columns
 from planish.gate.match import MASK, TARGETS
 from planish.gate.parquet import read_parquet
 from planish.gate.signature import Signature
-from worker.engine.load.columns import Plan
+from worker.engine.load.columns import Plan, rows_at_once
 from worker.engine.load.makers import Images, Maker
 from worker.engine.load.scratch import Scratch
 from worker.engine.load.writer import ArrayWriter
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 MAX_UNPACKED = 256 << 30
-_PIECE = 16 << 20
-_MAX_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,8 @@ def unpack_parquet(
 
 def _write(file: ParquetFile, makers: Mapping[str, Maker], writer: ArrayWriter) -> None:
     columns = sorted({maker.column for maker in makers.values()})
-    sizes = [maker.shape for maker in makers.values()]
-    sample = max(1, sum(shape.nbytes // max(1, shape.sizes[0]) for shape in sizes))
-    rows = min(max(1, _PIECE // sample), _MAX_ROWS)
+    size = sum(maker.shape.nbytes for maker in makers.values())
+    rows = rows_at_once(size, file.metadata.num_rows)
     at = 0
     for batch in file.iter_batches(rows, columns=columns, use_threads=False):
         for name, maker in makers.items():
