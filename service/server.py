@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 
 import uvicorn
@@ -14,6 +15,7 @@ from service.settings import ServiceSettings
 
 SHUTDOWN_SECONDS = 10
 BACKLOG = 2048
+OPEN_FILES = 65_536
 
 
 class Server(uvicorn.Server):
@@ -61,6 +63,10 @@ def make_server(settings: ServiceSettings) -> Server:
 
 def run_api(settings: ServiceSettings) -> None:
     """Serve until SIGINT or SIGTERM; open streams get a few seconds to end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft < most:  # the usual 1024 is less than the connections of one address
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
     )
