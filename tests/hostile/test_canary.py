@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.hostile.canary import Canary
 from tests.hostile.corpus import CASES
@@ -25,13 +22,6 @@ READERS = {
     "import numpy as n; n.load({path!r}, allow_pickle=True)['inputs']": ("array_of_objects",),
     "import sympy; from sympy import Symbol; sympy.sympify({code!r})": ("code_as_a_size",),
 }
-
-
-@pytest.fixture
-def canary(tmp_path: Path) -> Iterator[Canary]:
-    canary = Canary(tmp_path)
-    yield canary
-    canary.close()
 
 
 def test_the_canary_is_seen_when_it_fires(canary: Canary) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,9 @@ from planish.contract.errors import BY_CODE
 from tests.hostile.canary import Canary
 from tests.hostile.corpus import CASES, HARMLESS, Case
 from tests.hostile.deliver import deliver_here, deliver_over_http
-from tests.service.conftest import Api, api  # noqa: F401 - a fixture
+from tests.service.conftest import Api
 
 HERE = [case for case in CASES if not case.over_http]
-
-
-@pytest.fixture
-def canary(tmp_path: Path) -> Iterator[Canary]:
-    canary = Canary(tmp_path)
-    yield canary
-    canary.close()
 
 
 def test_the_corpus_is_large_and_every_case_says_what_it_tries() -> None:
@@ -37,11 +29,11 @@ def test_gate_and_loader_refuse_or_leave_it_closed(
     upload = case.make(canary)
     started = time.process_time()
     assert deliver_here(upload, tmp_path) in case.codes
-    assert time.process_time() - started < 8, "the gate took too long"
+    assert time.process_time() - started < 15, "gate and loader took too long"
     assert canary.fired() == []
 
 
-def test_over_http_every_answer_is_a_stable_code(api: Api, canary: Canary) -> None:  # noqa: F811
+def test_over_http_every_answer_is_a_stable_code(api: Api, canary: Canary) -> None:
     wrong, taken = [], 0
     with api.client() as client:
         for case in CASES:
