@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -349,14 +350,28 @@ def test_stories_as_published_have_their_perplexity(tmp_path: Path, shared_data:
     sizes = json.loads((tmp_path / "config.json").read_text())
     theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)).eval()
     theirs.load_state_dict(read_checkpoint(source), strict=False)
-    text = b"Once upon a time, there was a little girl named Lily. She loved to play outside."
-    # Its tokenizer spells every byte where no longer piece is used: byte b is the token b + 3.
-    ids = torch.tensor([[1, *(byte + 3 for byte in text)]] * 2)
+    text = " Once upon a time, there was a little girl named Lily. She loved to play outside."
+    ids = torch.tensor([[1, *spelt(text, shared_data / "stories260k_tok512.bin")]] * 2)
     with torch.no_grad():
         logits = first_output(model.module(ids))
     torch.testing.assert_close(logits, answer(theirs, {"input_ids": ids}), rtol=0, atol=2e-5)
-    loss = nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:])
-    assert loss < 7, "the weights are those of a trained model"
+    perplexity = nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).exp()
+    assert perplexity < 10, "a text as the model has learnt it"
+
+
+def spelt(text: str, vocabulary: Path) -> list[int]:
+    """Return the longest pieces, from left to right."""
+    raw, at, pieces = vocabulary.read_bytes(), 4, dict[bytes, int]()
+    while at < len(raw):
+        _, size = struct.unpack_from("<fi", raw, at)
+        pieces.setdefault(raw[at + 8 : at + 8 + size], len(pieces))
+        at += 8 + size
+    rest, ids = text.encode(), list[int]()
+    while rest:
+        size = next(n for n in range(len(rest), 0, -1) if rest[:n] in pieces)
+        ids.append(pieces[rest[:size]])
+        rest = rest[size:]
+    return ids
 
 
 def test_companions_lie_in_the_result_and_its_manifest_as_they_came(tmp_path: Path) -> None:
