@@ -100,6 +100,15 @@ def test_checkpoint_comes_out_as_safetensors_of_the_same_tensors(opened, tmp_pat
 RESNET = {"library": "planish", "name": "cifar_resnet", "config": {"depth": 8}}
 
 
+def test_checkpoint_of_names_that_are_not_taken_is_refused_and_breaks_nothing(
+    opened, tmp_path: Path
+) -> None:
+    torch.save({"a\nweight": torch.zeros(4)}, tmp_path / "weights.pt")
+    spec = Spec.model_validate({**RECIPE, "model": {"architecture": RESNET}})
+    answer, _, code = opened(tmp_path / "weights.pt", spec=spec)
+    assert (answer.error.code, code) == ("invalid_model", 0)
+
+
 def test_packed_arrays_come_out_plain_and_plain_ones_stay(opened, tmp_path: Path) -> None:
     arrays = {"x": np.arange(12.0, dtype=np.float32).reshape(4, 3), "targets": np.arange(4)}
     np.savez_compressed(tmp_path / "packed.npz", **arrays)

@@ -15,22 +15,24 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from planish.contract.errors import InvalidData
+from planish.contract.errors import InvalidData, InvalidModel
 from planish.contract.spec import ModelSpec, Spec
 from planish.gate.archive import Archive, Entry, read_archive
 from planish.gate.arrays import identify_data, read_headers
-from planish.gate.inputs import model_format
+from planish.gate.inputs import architecture_inputs, model_format
 from planish.gate.notes import notes_of
 from planish.gate.onnx import read_onnx
 from planish.gate.onnx_batch import graph_inputs
 from planish.gate.parts import Source, model_files
 from planish.gate.pt2 import PAYLOADS, Package, open_package, payload_file
+from planish.gate.published import with_architecture
+from planish.gate.safetensors import read_tensors
 from planish.gate.signature import Signature
 from worker.engine.load import load_model
 from worker.engine.load.data import signature
 from worker.engine.load.parquet import Unpacked, unpack_parquet
 from worker.engine.load.scratch import Scratch
-from worker.engine.load.state_dict import read_checkpoint
+from worker.engine.load.state_dict import read_checkpoint, read_safetensors
 from worker.engine.runtime_model.read import write_canonical
 from worker.engine.save.notes import annotate
 
@@ -54,7 +56,10 @@ class _Place(Scratch):
 def write_model(
     source: Source, spec: ModelSpec, role: str, folder: Path
 ) -> tuple[Path | None, tuple[Signature, ...]]:
-    """Load a model, run it, and write its canonical form into a folder.
+    """Open a model, and write its canonical form into a folder.
+
+    A graph is loaded and run as well. Bare weights are only read: the network that they belong to
+    is our own code, and is built where it is used.
 
     Args:
         source: the upload.
@@ -73,16 +78,19 @@ def write_model(
     if kind == "onnx":
         written = write_canonical(files, spec, folder)
         return written, graph_inputs(read_onnx(written))
-    inputs = tuple(signature(item) for item in load_model(source, spec, role).inputs)
     if kind == "pt2":
+        inputs = tuple(signature(item) for item in load_model(source, spec, role).inputs)
         _write_package(open_package(files.main), folder / PACKAGE)
         annotate(folder / PACKAGE, notes_of(files.main))
         return folder / PACKAGE, inputs
-    if kind == "state_dict":
-        tensors = read_checkpoint(files.main)
-        save_file({n: t.contiguous().clone() for n, t in tensors.items()}, folder / WEIGHTS)
-        return folder / WEIGHTS, inputs
-    return None, inputs
+    _, inputs = architecture_inputs(with_architecture(spec, files), role)
+    if kind == "safetensors":
+        read_safetensors(*files.weights)
+        return None, inputs
+    tensors = read_checkpoint(files.main)
+    save_file({n: t.contiguous().clone() for n, t in tensors.items()}, folder / WEIGHTS)
+    read_tensors(folder / WEIGHTS, InvalidModel)  # refuses names and types that are not taken
+    return folder / WEIGHTS, inputs
 
 
 def write_data(
