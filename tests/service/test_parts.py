@@ -10,6 +10,10 @@ import httpx
 import numpy as np
 import pytest
 
+from planish.client.asynchronous import AsyncClient
+from planish.client.sources import Sources
+from planish.client.sync import Client
+from planish.contract.spec import Spec
 from planish.store.blobs import Blobs
 from service.multipart import FormReader
 from service.upload import FileSink
@@ -137,3 +141,31 @@ def test_a_file_of_a_list_is_in_use(client: httpx.Client) -> None:
     answer = client.post("/jobs", files=multipart(SHARDS))
     for file in answer.json()["spec"]["files"]["model"]:
         problem(client.delete(f"/files/{file['id']}"), 409, "file_in_use")
+
+
+def laid_out(folder: Path) -> Path:
+    """A folder as Hugging Face publishes it, with things that stay where they are."""
+    for name, content in {**SHARDS, "train.py": b"print()", ".gitattributes": b"x"}.items():
+        (folder / name).write_bytes(content)
+    (folder / "onnx").mkdir()
+    return folder
+
+
+def test_a_client_sends_a_folder_file_by_file(api: Api, tmp_path: Path) -> None:
+    spec = Spec.model_validate(SPEC)
+    with Client(api.url) as client:
+        job = client.submit(spec, Sources(laid_out(tmp_path)))
+        again = client.submit(spec, Sources([tmp_path / name for name in SHARDS]))
+    for found in (job.spec.files, again.spec.files):
+        assert found is not None
+        assert not isinstance(found.model, str)
+        assert [file.name for file in found.model] == sorted(SHARDS)
+        for file in found.model:
+            assert api.blobs.path(file.id).read_bytes() == SHARDS[file.name]
+
+
+async def test_an_async_client_sends_a_folder_too(api: Api, tmp_path: Path) -> None:
+    async with AsyncClient(api.url) as client:
+        job = await client.submit(Spec.model_validate(SPEC), Sources(laid_out(tmp_path)))
+    assert job.spec.files is not None
+    assert len(job.spec.files.model) == len(SHARDS)

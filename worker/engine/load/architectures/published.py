@@ -14,12 +14,8 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from planish.contract.architectures.published import (
-    BASE,
-    EMBEDDING,
-    PublishedConfig,
-    TextConfig,
-)
+from planish.contract.architectures.encoders import EncoderConfig
+from planish.contract.architectures.published import EMBEDDING, PublishedConfig, TextConfig
 from planish.contract.errors import ArchitectureUnavailable, InvalidModel
 from worker.engine.load.architectures.asked import Answer, Asked, first_answer, pooled
 
@@ -88,10 +84,8 @@ def _asked(network: nn.Module, config: PublishedConfig) -> Asked:
     if not isinstance(config, TextConfig):
         return Asked(network, first_answer, names)
     answer: Answer = first_answer
-    if config.head_name == EMBEDDING:
-        answer = pooled(
-            str(getattr(config, "pooling", BASE)), bool(getattr(config, "normalize", 1))
-        )
+    if isinstance(config, EncoderConfig) and config.head_name == EMBEDDING:
+        answer = pooled(config.pooling, config.normalize)
     return Asked(network, answer, names, config.longest())
 
 
