@@ -132,11 +132,12 @@ class Certificate(Evidence):
 
 
 class Reload(Evidence):
-    """The artifact opened again by a fresh process."""
+    """The artifacts opened again by a fresh process; `formats` says which version each file is."""
 
     ok: bool
     process: Literal["fresh"] = "fresh"
     max_abs_error: float
+    formats: dict[str, str] = Field(default_factory=dict)
 
 
 class Trial(Evidence):

@@ -20,6 +20,7 @@ from tests.exports import export_pt2
 from tests.zoo import mlp
 from worker.engine.pipeline import JobInputs, optimize
 from worker.engine.progress import Silent
+from worker.engine.save.onnx import OPSET
 from worker.engine.save.safetensors_file import save_safetensors
 
 OUTPUTS = ["onnx", "openvino", "pt2", "safetensors"]
@@ -103,6 +104,15 @@ def test_the_licence_of_the_upload_is_in_the_manifest_and_in_every_model(job: Pa
     assert manifest["source"] == {"metadata": {"license": "CC-BY-4.0"}}
     for name in MODELS:
         assert b"CC-BY-4.0" in (job / "out" / name).read_bytes(), name
+
+
+def test_the_report_states_the_version_of_each_format(job: Path) -> None:
+    formats = json.loads((job / "out" / "report.json").read_text())["reload"]["formats"]
+    assert formats["model.onnx"] == f"ONNX opset {OPSET}, IR version 10"
+    assert formats["model.xml"] == "OpenVINO IR 11"
+    assert formats["model.pt2"].startswith("torch.export schema 8.")
+    assert formats["model.safetensors"].startswith("safetensors with planish.graph 1, torch 2.")
+    assert f"opset {OPSET}" in (job / "out" / "report.html").read_text()
 
 
 def test_no_file_names_a_place_or_source_of_this_machine(job: Path) -> None:

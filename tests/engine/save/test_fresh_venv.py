@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -71,3 +72,18 @@ def test_a_package_that_is_not_declared_cannot_be_imported(tmp_path: Path) -> No
         "import importlib.util as u; print(u.find_spec('numpy') is not None, u.find_spec('onnx'))"
     )
     assert run_alone(packages, tmp_path, "-c", script).strip() == "True None"
+
+
+@pytest.mark.wheel
+@pytest.mark.parametrize("output", ["onnx"])
+def test_pip_makes_an_environment_that_load_py_runs_in(output: Output, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    folder = bundle(output, tmp_path / "out")
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    install = ("-m", "pip", "install", "-q", "--no-compile", "-r", "requirements.txt")
+    subprocess.run([python, *install], cwd=folder, check=True)
+    done = subprocess.run(
+        [python, "load.py", "--batch", "3"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert "output output: float32[3, 3]" in done.stdout

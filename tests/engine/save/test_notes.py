@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
+from safetensors.numpy import save_file
 
-from planish.contract.spec import Output
+from planish.contract.spec import ModelSpec, Output
 from planish.gate.notes import MAX_KEY, MAX_NOTES, MAX_TEXT, notes_of
 from tests.engine.passes.models import zoo_model
 from tests.exports import export_pt2
 from tests.zoo import mlp
+from worker.engine.load.canonical import write_model
 from worker.engine.publish import WRITERS
 from worker.engine.report.result import MODEL_FILES
 from worker.engine.save.notes import annotate
@@ -50,14 +51,10 @@ def test_extra_files_of_an_export_are_notes(tmp_path: Path) -> None:
 
 
 def test_notes_are_bounded(tmp_path: Path) -> None:
-    path = tmp_path / "a.onnx"
-    WRITERS["onnx"](zoo_model("mlp"), path)
-    proto = onnx.load(path)
-    for index in range(MAX_NOTES + 5):
-        proto.metadata_props.add(key=f"key{index:03}", value="text")
-    proto.metadata_props.add(key="a" * (MAX_KEY + 1), value="text")
-    proto.metadata_props.add(key="b", value="x" * (MAX_TEXT + 1))
-    path.write_bytes(proto.SerializeToString())
+    path = tmp_path / "a.safetensors"
+    notes = {f"key{index:03}": "text" for index in range(MAX_NOTES + 5)}
+    notes |= {"a" * (MAX_KEY + 1): "text", "b": "x" * (MAX_TEXT + 1), "c": "", "format": "pt"}
+    save_file({"w": np.zeros(1, np.float32)}, path, notes)
     assert set(notes_of(path)) == {f"key{index:03}" for index in range(MAX_NOTES)}
 
 
@@ -67,3 +64,12 @@ def test_what_is_no_list_of_texts_is_left_out(tmp_path: Path) -> None:
     texts = {"source_metadata.json": json.dumps({"a": "b", "c": 1, "d": None})}
     torch.export.save(program, path, extra_files=texts)
     assert notes_of(path) == {"a": "b"}
+
+
+def test_notes_outlive_the_converter(tmp_path: Path) -> None:
+    path = export_pt2(*mlp(), tmp_path / "a.pt2")
+    torch.export.save(torch.export.load(path), path, extra_files={"license": "MIT"})
+    (tmp_path / "out").mkdir()
+    written, _ = write_model(path, ModelSpec(), "model", tmp_path / "out")
+    assert written is not None
+    assert notes_of(written) == {"license": "MIT"}

@@ -17,6 +17,7 @@ from torch import Tensor
 from worker.engine.model import AnyModel
 
 MAX_VALUES = 1 << 16
+MAX_INPUT_BYTES = 32 << 20
 ORIGINAL = "original"
 
 Outputs = Sequence[NDArray[np.generic]]
@@ -46,7 +47,7 @@ def reference_inputs(
 def write_reference(
     path: Path, inputs: Mapping[str, NDArray[np.generic]], outputs: Mapping[str, Outputs]
 ) -> None:
-    """Write inputs and outputs as an uncompressed ``.npz``.
+    """Write inputs and outputs as an uncompressed ``.npz``; an empty one for very large inputs.
 
     Args:
         path: the file to write.
@@ -54,6 +55,8 @@ def write_reference(
         outputs: of each file by its name, and of the original as `ORIGINAL`; arrays
             ``FILE.INDEX``, at most `MAX_VALUES` of each, see `thinned`.
     """
+    if sum(array.nbytes for array in inputs.values()) > MAX_INPUT_BYTES:
+        inputs, outputs = {}, {}
     arrays = {f"input.{name}": array for name, array in inputs.items()}
     for file, values in outputs.items():
         arrays.update({f"{file}.{index}": thinned(value) for index, value in enumerate(values)})

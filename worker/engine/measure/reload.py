@@ -28,6 +28,7 @@ from planish.contract.errors import ReloadMismatch
 from planish.contract.report import Reload
 from worker.engine.measure.opened import Settings, open_model
 from worker.engine.measure.reference import ORIGINAL, reference_inputs, write_reference
+from worker.engine.measure.written import format_of
 from worker.engine.model import AnyModel
 from worker.engine.save.loader import LOADER_SOURCE
 from worker.engine.save.standalone import NATIVE
@@ -82,7 +83,8 @@ def check_reload(
         if original is not None:
             found[ORIGINAL] = original.outputs(inputs)
         write_reference(reference, _named(model, inputs), found)
-    return Reload(ok=True, max_abs_error=worst)
+    formats = {path.name: format_of(path) for path in paths}
+    return Reload(ok=True, max_abs_error=worst, formats=formats)
 
 
 def _threads(path: Path, threads: int) -> int:

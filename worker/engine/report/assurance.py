@@ -38,6 +38,7 @@ def checks(report: Report) -> Html:
         "Signal to noise": "–" if f.sqnr_db is None else f"{f.sqnr_db:.1f} dB",
         "Largest output difference": "–" if f.max_abs is None else f"{f.max_abs:.3g}",
     }
+    rows |= {f"Format of {name}": text for name, text in r.formats.items()}
     return el("section", el("h2", "Does it give the same outputs?"), blocks.pairs(rows))
 
 
