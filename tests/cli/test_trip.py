@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from planish.contract.job import Event, Job
 from planish.contract.report import Plan, Report
 from tests.cli.conftest import RECIPE, Service, run
 from tests.engine.digits import Digits
+from tests.engine.load.parquet_files import encoded, images, labels, parquet
 
 SCALE = ("--set", "data.preprocess.scale=0.0625")
 
@@ -163,9 +165,19 @@ def test_unreachable_servers_exit_with_6() -> None:
     assert "planish serve" in done.err
 
 
+def as_parquet(arrays: Path, path: Path) -> Path:
+    """Write digits as Hugging Face's datasets does: image files and class labels."""
+    with np.load(arrays) as data:
+        files = images([encoded(image[0]) for image in data["inputs"]])
+        columns = {"image": files, "label": data["targets"]}
+    return parquet(path, columns, {"image": {"_type": "Image"}, "label": labels(10)})
+
+
 def test_optimize_makes_the_whole_trip(service: Service, digits: Digits, tmp_path: Path) -> None:
+    data = as_parquet(digits.data, tmp_path / "data.parquet")
+    sealed = as_parquet(digits.test_data, tmp_path / "test.parquet")
     done = service.run(
-        *("optimize", digits.model, "--data", digits.data, "--test-data", digits.test_data),
+        *("optimize", digits.model, "--data", data, "--test-data", sealed),
         *("--recipe", "int8", *SCALE, "-o", tmp_path / "out"),
     )
     assert done.code == 0, done.err
