@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from planish.contract.architectures import PUBLISHED, find_architecture
@@ -221,3 +223,26 @@ def checked(parts: Parts) -> None:
 def test_a_config_of_something_else_is_left_alone(tmp_path: Path) -> None:
     files = model_files(folder(tmp_path, b'{"architecture": "resnet50"}'))
     assert with_architecture(ModelSpec(), files).architecture is None
+
+
+KEYS = sorted({*FIXED, *LEFT_OUT, *DANGEROUS, *BERT, *TINYLLAMA, *VIT, *T5, *GPT2, "id2label"})
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    document=st.sampled_from([BERT, DISTILBERT, GPT2, LLAMA32, QWEN25, VIT, T5]),
+    changes=st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=20), VALUES, max_size=4),
+)
+def test_any_document_is_a_network_or_a_refusal(document: Config, changes: Config) -> None:
+    try:
+        config = find_architecture(read_config({**document, **changes}))
+    except InvalidInput as refused:
+        assert refused.detail
+    else:
+        assert config.library == "transformers"
+        assert not any(key in DANGEROUS for key in changes)
