@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnxruntime import InferenceSession
 from safetensors.torch import load_file
 
 from planish.contract.columns import Columns
@@ -19,6 +20,7 @@ from planish.gate.arrays import read_headers
 from planish.gate.inputs import architecture_inputs
 from tests import zoo
 from tests.exports import export_pt2, save_state_dict
+from tests.onnx_exports import export_onnx
 from tests.worker.conftest import House
 from worker.engine.load import load_model
 from worker.engine.load.architectures.build import build_network
@@ -46,7 +48,7 @@ def zygote() -> Iterator[Launcher]:
 def opened(zygote: Launcher, tmp_path: Path) -> Callable[..., tuple[Answer | None, Order, int]]:
     """Open a file in the sandbox; give answer, order and exit code."""
 
-    def convert(source: Path, role: Role = "model", **changes: object):
+    def convert(source: Path | list[dict[str, object]], role: Role = "model", **changes: object):
         folder = tmp_path / f"open-{role}"
         for path in (folder, folder / "result", folder / "spare"):
             path.mkdir(mode=0o700)
@@ -107,6 +109,26 @@ def test_checkpoint_of_names_that_are_not_taken_is_refused_and_breaks_nothing(
     spec = Spec.model_validate({**RECIPE, "model": {"architecture": RESNET}})
     answer, _, code = opened(tmp_path / "weights.pt", spec=spec)
     assert (answer.error.code, code) == ("invalid_model", 0)
+
+
+def test_onnx_graph_comes_out_in_one_piece_with_the_weights_of_its_parts(
+    opened, tmp_path: Path
+) -> None:
+    module, example = zoo.mlp()
+    path = export_onnx(module, example, tmp_path / "model.onnx", external=True)
+    parts = [{"name": p.name, "path": p} for p in sorted(tmp_path.glob("model.onnx*"))]
+    readme = {"name": "README.md", "path": tmp_path / "README.md"}
+    readme["path"].write_text("a model")
+    answer, order, _ = opened([*parts, readme])
+    assert answer is not None
+    assert answer.error is None, answer.error
+    kept, written = replaced(order, answer.converted, None)
+    assert (kept.name, written.name) == ("README.md", "model.onnx")
+    assert written.path.stat().st_size > path.stat().st_size or len(parts) == 1
+    feed = {answer.inputs[0].name: example[0].numpy()}
+    ran = InferenceSession(written.path.read_bytes()).run(None, feed)[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(ran, module(*example).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_packed_arrays_come_out_plain_and_plain_ones_stay(opened, tmp_path: Path) -> None:

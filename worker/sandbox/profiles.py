@@ -81,11 +81,17 @@ def engine_lock(request: Request) -> Lock:
 
 
 def unused_user(seed: int) -> int | None:
-    """Return a user id that nobody has and this user namespace knows; None where there is none."""
-    mapped = [tuple(map(int, line.split())) for line in _lines("/proc/self/uid_map")]
+    """Return an id that no user has and this user namespace knows, for users and for groups.
+
+    Args:
+        seed: different ones give different ids, for processes that run at the same time.
+
+    Returns:
+        None where there is no such id.
+    """
     for first, count in _USERS:
         user = first + seed % count
-        if any(start <= user < start + length for start, _, length in mapped):
+        if _mapped(user, "uid") and _mapped(user, "gid"):
             with contextlib.suppress(KeyError):
                 pwd.getpwuid(user)
                 continue
@@ -116,5 +122,10 @@ def _loads_in_processes(spec: Spec) -> bool:
     return any(train is not None and train.workers > 0 for train in trains)
 
 
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines()
+def _mapped(number: int, kind: str) -> bool:
+    """Tell whether this user namespace knows an id; user_namespaces(7) has the format."""
+    for line in Path(f"/proc/self/{kind}_map").read_text().splitlines():
+        start, _, length = map(int, line.split())
+        if start <= number < start + length:
+            return True
+    return False
