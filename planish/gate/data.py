@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from planish.contract.errors import InvalidData
+from planish.contract.problem import FieldError
 from planish.contract.spec import Spec
 from planish.gate.arrays import ArrayHeader, identify_data, read_headers
 from planish.gate.columns import ANSWERS, answers, match_columns, teaching
@@ -40,6 +41,8 @@ def check_data(spec: Spec, paths: Mapping[str, Path], inputs: Sequence[Signature
     headers = {part: read_data(paths[part]) for part in ("data", "test_data") if part in paths}
     if "test_data" in headers and "data" not in headers:
         raise InvalidData("test_data came without data; send data too, or neither")
+    if spec.data.window is not None and spec.data.task != "language_modeling":
+        raise _wrong("window", f"window is for language_modeling, not for {spec.data.task}")
     if inputs is not None:
         check_preprocess(inputs, spec)
         for part, header in headers.items():
@@ -61,6 +64,11 @@ def check_data(spec: Spec, paths: Mapping[str, Path], inputs: Sequence[Signature
 def _match(inputs: Sequence[Signature], header: DataHeader, spec: Spec, part: str) -> None:
     if isinstance(header, ParquetHeader):
         match_columns(inputs, header, spec, part)
+    elif spec.data.preprocess.resize is not None:
+        raise _wrong(
+            "preprocess/resize",
+            f"resize is for images in a parquet file; {part} holds arrays: leave it out",
+        )
     else:
         match_arrays(inputs, header, spec, part)
 
@@ -69,3 +77,7 @@ def _has_targets(header: DataHeader, spec: Spec, part: str) -> bool:
     if isinstance(header, ParquetHeader):
         return answers(header, spec.data.task, part) is not None
     return any(array.name == TARGETS for array in header)
+
+
+def _wrong(field: str, detail: str) -> InvalidData:
+    return InvalidData(detail, (FieldError(pointer=f"/data/{field}", detail=detail),))
