@@ -29,8 +29,9 @@ from planish.guard.libc import prctl, syscall
 from planish.guard.lock import close
 from planish.guard.syscalls import machine, numbers
 from tests.conftest import ROOT
+from worker.exchange import Request
 from worker.sandbox.order import Limits, Order
-from worker.sandbox.profiles import converter_lock, give_folder, unused_user
+from worker.sandbox.profiles import converter_lock, engine_lock, give_folder, unused_user
 
 NOBODY = 65534
 DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
@@ -444,7 +445,8 @@ def find_an_open_descriptor(_: Room) -> None:
 def enter(argument: str, channel: int) -> int:
     """Act in a process whose parent stands for the supervisor; its exit code is the act's.
 
-    `argument` is JSON: group, probe, guarded, plain (as a user without any capability), folder.
+    `argument` is JSON: group, probe, profile (converter, engine or none), plain (as a user without
+    any capability), folder.
     """
     ask = json.loads(argument)
     if ask["plain"]:
@@ -453,6 +455,21 @@ def enter(argument: str, channel: int) -> int:
     if pid == 0:
         _act(ask, channel)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256
+
+
+def _request(order: Order) -> Request:
+    """A job with nothing but a model, whose folder is the conversion's."""
+    return Request(
+        job_id="job",
+        kind="job",
+        spec=order.spec,
+        model=order.files[0],
+        artifacts=order.result,
+        scratch=order.spare,
+        draft=order.result / "draft.json",
+        threads=1,
+        guarded=True,
+    )
 
 
 def _become_nobody() -> None:
@@ -471,15 +488,17 @@ def _act(ask: dict[str, str | bool], channel: int) -> None:
         folder=folder / "jobs" / "mine",
         threads=1,
         limits=Limits(seconds=10, cpu_seconds=1, memory=256 << 20, output=1 << 20),
-        guarded=bool(ask["guarded"]),
+        guarded=ask["profile"] != "none",
     )
     os.open(folder / "jobs" / "other" / "SPEC.json", os.O_RDONLY)  # forgotten, to be found
     supervisor = os.getppid()
     room = Room(order, folder / "jobs" / "other", folder / "outside", supervisor)
     user = unused_user(os.getpid()) if os.geteuid() == 0 else None
-    if order.guarded:
+    if ask["profile"] == "converter":
         give_folder(order, user)
         close(converter_lock(order, user, channel), supervisor)
+    elif ask["profile"] == "engine":
+        close(engine_lock(_request(order)), supervisor)
     code = 3
     try:
         GROUPS[str(ask["group"])][str(ask["probe"])](room)

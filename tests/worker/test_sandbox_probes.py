@@ -48,9 +48,9 @@ class Range:
         self._launcher = launcher
         self._folder = folder
 
-    def shoot(self, group: str, name: str, *, guarded: bool, plain: bool) -> Told:
+    def shoot(self, group: str, name: str, profile: str, *, plain: bool = False) -> Told:
         self._tidy(plain)
-        ask = {"group": group, "probe": name, "guarded": guarded, "plain": plain}
+        ask = {"group": group, "probe": name, "profile": profile, "plain": plain}
         with tempfile.TemporaryFile(dir=self._folder) as log:
             child = self._launcher.launch(
                 json.dumps({**ask, "folder": str(self._folder)}), log.fileno()
@@ -105,7 +105,7 @@ def test_hostile_act_is_denied(shooting_range: Range, group: str, name: str, way
         pytest.skip(
             "processes are counted for each user; only a worker that is root has spare ones"
         )
-    told = shooting_range.shoot(group, name, guarded=True, plain=plain)
+    told = shooting_range.shoot(group, name, "converter", plain=plain)
     if name in BY_SIGNAL:
         assert told.code == -int(BY_SIGNAL[name]) % 256, told
     else:
@@ -115,14 +115,46 @@ def test_hostile_act_is_denied(shooting_range: Range, group: str, name: str, way
 @pytest.mark.parametrize("group", sorted(GROUPS))
 def test_the_same_acts_work_without_the_guards(shooting_range: Range, group: str) -> None:
     """Prove the harness. What this machine denies by itself proves nothing, and is told."""
-    told = {
-        name: shooting_range.shoot(group, name, guarded=False, plain=False)
-        for name in GROUPS[group]
-    }
+    told = {name: shooting_range.shoot(group, name, "none") for name in GROUPS[group]}
     worked = [name for name, result in told.items() if result.worked]
     assert len(worked) >= (0.7 if ROOT_USER else 0.4) * len(told), told
     blocked = {name: result.words for name, result in told.items() if not result.worked}
     print(f"{group}: {len(worked)} of {len(told)} work unguarded; not: {blocked}")
+
+
+ENGINE_DENIES = {
+    "read": (
+        "read_another_jobs_spec", "list_other_jobs", "read_the_supervisors_environment",
+        "read_the_supervisors_memory", "read_etc_shadow", "read_the_services_source",
+        "list_the_home_folder",
+    ),
+    "write": ("write_outside", "overwrite_its_input", "truncate_its_input", "move_its_result_out"),
+    "links": ("make_a_device_node",),
+    "programs": ("run_a_file_of_its_own",),
+    "network": tuple(name for name in GROUPS["network"] if name != "socket_pair"),
+    "processes": ("trace_a_process", "read_memory_of_the_supervisor"),
+    "kernel": tuple(GROUPS["kernel"]),
+}  # fmt: skip
+ENGINE_MAY = {"programs": ("run_a_system_program", "start_a_process"), "read": ("list_processes",)}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("group", sorted(ENGINE_DENIES))
+def test_engine_is_denied_what_its_work_does_not_need(
+    shooting_range: Range, group: str, way: str
+) -> None:
+    plain = way == "worker is a plain user"
+    told = {
+        name: shooting_range.shoot(group, name, "engine", plain=plain)
+        for name in ENGINE_DENIES[group]
+    }
+    assert {name: result for name, result in told.items() if result.code != 4} == {}
+
+
+@pytest.mark.parametrize("group", sorted(ENGINE_MAY))
+def test_engine_may_do_what_its_work_needs(shooting_range: Range, group: str) -> None:
+    told = {name: shooting_range.shoot(group, name, "engine") for name in ENGINE_MAY[group]}
+    assert {name: result for name, result in told.items() if not result.worked} == {}
 
 
 def test_every_probe_is_listed_in_the_docs() -> None:
