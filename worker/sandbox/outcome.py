@@ -24,6 +24,7 @@ from worker.sandbox.order import ANSWER, DATA_ROLES, Answer, Limits, Order, Role
 
 MAX_ANSWER = 1 << 20
 BYTES_PER_SECOND = 20 << 20  # a slow disk reads an upload of this size in a second
+DATA_BYTES_PER_SECOND = 5 << 20  # images are decoded at some 30 MB/s on an idle core
 MEMORY, MEMORY_FACTOR = 4 << 30, 4  # addresses: a thread's stack and arena take 200 MB of them
 OUTPUT, OUTPUT_FACTOR = 64 << 20, 2
 MAX_DATA, SPARE_DISK = 64 << 30, 1 << 30
@@ -39,7 +40,8 @@ def limits_for(stored: Stored, role: Role, request: Request, seconds: float) -> 
         seconds: wall clock for a small upload.
     """
     size = sum(path.stat().st_size for path in _paths(stored))
-    wall = seconds + size / BYTES_PER_SECOND
+    pace = DATA_BYTES_PER_SECOND if role in DATA_ROLES else BYTES_PER_SECOND
+    wall = seconds + size / pace
     output = OUTPUT + OUTPUT_FACTOR * size
     if role in DATA_ROLES:
         free = shutil.disk_usage(request.scratch).free - SPARE_DISK

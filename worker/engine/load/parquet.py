@@ -26,7 +26,7 @@ from worker.engine.load.writer import ArrayWriter
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-MAX_UNPACKED = 256 << 30
+MAX_UNPACKED = 64 << 30
 
 
 @dataclass(frozen=True)
