@@ -64,6 +64,24 @@ def body(media_types: Json) -> Json:
     return {"requestBody": {"required": True, "content": media_types}}
 
 
+def sent_headers(**patterns: str) -> Json:
+    """Return a route's ``openapi_extra`` for headers that it reads itself: pattern by name.
+
+    Names are written with underscores; one that ends with an underscore may be left out.
+    """
+    return {
+        "parameters": [
+            {
+                "in": "header",
+                "name": name.rstrip("_").replace("_", "-"),
+                "required": not name.endswith("_"),
+                "schema": {"type": "string", "pattern": pattern},
+            }
+            for name, pattern in patterns.items()
+        ]
+    }
+
+
 def content(description: str, *media_types: str, schema: Json | None = None) -> Json:
     """Return the documentation of a response that is not a model."""
     shape = {"type": "string", "format": "binary"} if schema is None else schema

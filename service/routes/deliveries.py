@@ -32,7 +32,12 @@ async def list_deliveries(request: Request, job_id: str) -> Response:
     return Response(found.model_dump_json(), media_type="application/json")
 
 
-@router.post("/jobs/{job_id}/deliveries", status_code=202, responses=problems(404, 409))
+@router.post(
+    "/jobs/{job_id}/deliveries",
+    status_code=202,
+    response_class=Response,
+    responses=problems(404, 409),
+)
 async def deliver_again(request: Request, job_id: str) -> Response:
     """Deliver the webhook of a finished job once more, whatever became of it before."""
     desk = desk_of(request)

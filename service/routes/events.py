@@ -70,6 +70,7 @@ async def job_events(
 
 @router.get(
     "/jobs/{job_id}/logs",
+    response_class=Response,
     responses={
         200: content("The log so far.", "text/plain", schema={"type": "string"}),
         **problems(404),

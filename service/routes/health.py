@@ -68,6 +68,7 @@ async def readiness(request: Request) -> Response:
 
 @router.get(
     "/metrics",
+    response_class=Response,
     responses={200: content("Prometheus text format.", "text/plain", schema={"type": "string"})},
 )
 async def metrics(request: Request) -> Response:

@@ -18,11 +18,13 @@ from planish.contract.errors import (
 from planish.store.resumable import Resumable
 from service import tus
 from service.desk import Desk, desk_of
-from service.openapi import body, problems
+from service.openapi import body, problems, sent_headers
 from service.upload import Buffer, begun, write_body
 
 router = APIRouter(tags=["uploads"])
 
+TUS = r"^1\.0\.0$"
+METADATA = r"^(filename|name) ([A-Za-z0-9+/]{4}){1,40}$"
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -40,7 +42,15 @@ async def tus_options(request: Request) -> Response:
     return Response(status_code=204, headers=headers)
 
 
-@router.post("/uploads", status_code=201, responses=problems(400, 412, 413, 507))
+@router.post(
+    "/uploads",
+    status_code=201,
+    response_class=Response,
+    responses=problems(400, 412, 413, 507),
+    openapi_extra=sent_headers(
+        Tus_Resumable=TUS, Upload_Length=r"^[1-9][0-9]{0,9}$", Upload_Metadata_=METADATA
+    ),
+)
 async def create_upload(request: Request) -> Response:
     """Begin an upload: `Upload-Length`, and `filename` in `Upload-Metadata`; `Location` is it."""
     tus.check_version(request.headers)
@@ -59,7 +69,12 @@ async def create_upload(request: Request) -> Response:
     return Response(status_code=201, headers=headers)
 
 
-@router.head("/uploads/{upload_id}", responses=problems(404, 410, 412))
+@router.head(
+    "/uploads/{upload_id}",
+    response_class=Response,
+    responses=problems(404, 410, 412),
+    openapi_extra=sent_headers(Tus_Resumable=TUS),
+)
 async def show_upload(request: Request, upload_id: str) -> Response:
     """Say how many bytes have arrived; when all have, `Upload-File-Id` is the file."""
     tus.check_version(request.headers)
@@ -81,7 +96,14 @@ async def show_upload(request: Request, upload_id: str) -> Response:
     "/uploads/{upload_id}",
     status_code=204,
     responses=problems(400, 404, 409, 410, 412, 413, 415, 423, 460, 507),
-    openapi_extra=body({tus.OFFSET_TYPE: BYTES}),
+    openapi_extra={
+        **body({tus.OFFSET_TYPE: BYTES}),
+        **sent_headers(
+            Tus_Resumable=TUS,
+            Upload_Offset=r"^[0-9]{1,10}$",
+            Upload_Checksum_=r"^sha(1|256) [A-Za-z0-9+/]+={0,2}$",
+        ),
+    },
 )
 async def continue_upload(request: Request, upload_id: str) -> Response:
     """Send bytes from `Upload-Offset` on. What arrived before a broken connection counts.
@@ -100,7 +122,12 @@ async def continue_upload(request: Request, upload_id: str) -> Response:
     return Response(status_code=204, headers={**tus.RESUMABLE, **headers})
 
 
-@router.delete("/uploads/{upload_id}", status_code=204, responses=problems(404, 410, 412))
+@router.delete(
+    "/uploads/{upload_id}",
+    status_code=204,
+    responses=problems(404, 410, 412),
+    openapi_extra=sent_headers(Tus_Resumable=TUS),
+)
 async def end_upload(request: Request, upload_id: str) -> Response:
     """Forget an unfinished upload. A file that it became stays."""
     tus.check_version(request.headers)

@@ -1,6 +1,8 @@
 """Requests generated from ``/openapi.json`` against a live API, answers held against it.
 
-    python -m tests.fuzz.schemathesis_run [--examples N] [--seed N] [--json FILE]
+    python -m tests.fuzz.schemathesis_run [--examples N] [--seed N] [--json FILE] [OPTIONS]
+
+OPTIONS are schemathesis' own (``--include-path-regex uploads``).
 
 Starts an API with a key, a Redis, a finished job, a file and an unfinished upload; workers are
 announced, but none runs: what passes the gate stays queued. Exit code 0: no server error, no answer
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,14 +108,16 @@ def submit(client: httpx.Client, model: bytes) -> str:
     return str(client.post("/jobs", files=form(SPEC, model=model)).json()["id"])
 
 
-def fuzz(there: World, examples: int, seed: int, phases: str, folder: Path) -> Figures:
+def fuzz(
+    there: World, examples: int, seed: int, phases: str, folder: Path, more: Sequence[str] = ()
+) -> Figures:
     """Run schemathesis on all operations; return how many cases there were and what they met."""
     report = folder / "events.ndjson"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{there.url}/openapi.json"]
     command += ["-c", ",".join(CHECKS), "-n", str(examples), "--seed", str(seed)]
     command += ["-H", f"Authorization: Bearer {KEY}", "--phases", phases, "--request-timeout", "30"]
     command += ["--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure"]
-    command += ["--report", "ndjson", "--report-ndjson-path", str(report)]
+    command += ["--report", "ndjson", "--report-ndjson-path", str(report), *more]
     variables = {
         "PLANISH_FUZZ_IDS": json.dumps(there.ids),
         "SCHEMATHESIS_HOOKS": "tests.fuzz.schemathesis_hooks",
@@ -156,9 +160,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")
     parser.add_argument("--json", type=Path, help="write the figures there")
-    options = parser.parse_args()
+    options, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="planish-fuzz-") as name, world(Path(name)) as there:
-        figures = fuzz(there, options.examples, options.seed, options.phases, Path(name))
+        figures = fuzz(there, options.examples, options.seed, options.phases, Path(name), more)
     print(json.dumps(figures, indent=2))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")

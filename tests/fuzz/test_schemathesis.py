@@ -11,7 +11,7 @@ from tests.conftest import missing
 pytest.importorskip("numpy")
 
 try:
-    import schemathesis  # noqa: F401
+    import schemathesis
 except ImportError:
     schemathesis = None
 
