@@ -21,7 +21,7 @@ WALLS = {
     "planish.client": HEAVY | {"fastapi", "celery", "redis", "service", "worker"},
     "planish.cli": HEAVY | {"fastapi", "celery", "service", "worker"},
     "service": HEAVY | {"worker"},
-    "worker.engine": {"celery", "redis", "fastapi", "starlette", "service", "httpx"},
+    "worker.engine": {"celery", "redis", "fastapi", "starlette", "service", "httpx", "pyarrow"},
     "worker": {"torch", "fastapi", "starlette", "service"},
 }
 OUTSIDE = {"worker": "worker.engine"}
