@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.hostile.canary import Canary
-from tests.hostile.corpus.case import HARMLESS, Upload, hostile
+from tests.hostile.corpus.case import ARCHITECTURE, HARMLESS, Upload, hostile
 from tests.hostile.fuzz import seeds
 from tests.hostile.fuzz.seeds import safetensors
 
@@ -105,7 +105,9 @@ def tokenizer_nested_too_deep(canary: Canary) -> Upload:
 @hostile("state_dict_mismatch")
 def code_in_the_licence(canary: Canary) -> Upload:
     """Companions are copied and never run; the weights are of another network."""
-    return folder(json.dumps(BERT).encode(), ("LICENSE", canary.shell.encode()))
+    files = [("model.safetensors", WEIGHTS), ("LICENSE", canary.shell.encode())]
+    spec = {**SIMPLIFY, "model": ARCHITECTURE}
+    return Upload(tuple(("model", name, raw) for name, raw in files), spec)
 
 
 @hostile(HARMLESS)
