@@ -143,10 +143,10 @@ def counted(report: Path) -> tuple[int, Counter[int], Counter[str]]:
         for kind, event in json.loads(line).items():
             if kind == "ScenarioFinished":
                 recorder = event["recorder"]
-                for interaction in recorder["interactions"].values():
+                for interaction in recorder.get("interactions", {}).values():
                     answer = interaction.get("response")
                     statuses[answer["status_code"] if answer else 0] += 1
-                for checks in recorder["checks"].values():
+                for checks in recorder.get("checks", {}).values():
                     failures.update(c["name"] for c in checks if c["status"] == "failure")
             elif kind == "NonFatalError":
                 failures["error of the fuzzer"] += 1
@@ -156,7 +156,7 @@ def counted(report: Path) -> tuple[int, Counter[int], Counter[str]]:
 def main() -> int:
     """Fuzz, print, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=300, help="for each operation")
+    parser.add_argument("--examples", type=int, default=350, help="for each operation")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")
     parser.add_argument("--json", type=Path, help="write the figures there")
