@@ -38,7 +38,6 @@ class Fleet:
         """Say whether some worker takes from this queue."""
         return any(queue in worker.queues for worker in self.workers)
 
-
     @property
     def guards(self) -> tuple[Guard, ...]:
         """What every worker's kernel gives; what one of them lacks is not given."""
