@@ -19,8 +19,8 @@ demo: $(STAMP) ## a real model up, a smaller and faster one down: offline, under
 serve: $(STAMP) ## API, worker and embedded Redis on 127.0.0.1:8000
 	@$(BIN)/planish serve
 
-test: $(STAMP) ## all tests
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## all tests, two files at a time
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP) ## format, lint, types and layer walls, in less than a minute
 	@$(BIN)/ruff format --check .

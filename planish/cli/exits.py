@@ -38,7 +38,7 @@ def exit_of_error(error: PlanishError) -> Exit:
             return Exit.WAIT_TIMEOUT
         case JobCancelled() | JobExpired():
             return Exit.JOB_ENDED
-        case JobFailed():
+        case JobFailed() if error.status not in CLIENT_ERRORS:
             return Exit.JOB_FAILED
         case ServerUnreachable() | Unavailable():
             return Exit.UNREACHABLE

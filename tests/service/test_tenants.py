@@ -91,7 +91,9 @@ def house(
 ) -> Iterator[House]:
     store = StoreSettings(tmp_path_factory.mktemp("tenants"), redis_url)
     for api in serve(ServiceSettings(store, port=0)):
-        yield House(api, model)
+        house = House(api, model)
+        yield house
+        house.client.close()
 
 
 def endpoints(house: House) -> list[tuple[str, str]]:
