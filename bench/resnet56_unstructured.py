@@ -31,6 +31,7 @@ from planish.contract.spec import Architecture, DataSpec, ModelSpec, Preprocess,
 from worker.engine.pipeline import JobInputs, optimize
 from worker.engine.progress import Silent
 
+FEATURE_WEIGHT = 8.0
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "resnet56_unstructured.json"
 GOALS = {0.5: (0.003, 1.7), 0.8: (0.015, 3.5)}
@@ -52,7 +53,14 @@ class Listener(Silent):
 
 def spec(chosen: argparse.Namespace) -> Spec:
     """Return the job."""
-    train = Train(epochs=chosen.epochs, lr=chosen.lr, augment="crop_flip")
+    train = Train(
+        epochs=chosen.epochs,
+        batch_size=64,
+        lr=chosen.lr,
+        augment="crop_flip",
+        mixup=1.0,
+        amp="bf16",
+    )
     return Spec(
         seed=chosen.seed,
         model=ModelSpec(
@@ -70,7 +78,13 @@ def spec(chosen: argparse.Namespace) -> Spec:
                 scope="global",
                 schedule=chosen.schedule,
             ),
-            Distill(temperature=2.0, alpha=1.0, train=train),
+            Distill(
+                method="hint",
+                temperature=2.0,
+                alpha=1.0,
+                feature_weight=FEATURE_WEIGHT,
+                train=train,
+            ),
         ),
         target=Target(batch_size=1, threads=2),
     )
