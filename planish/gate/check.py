@@ -17,7 +17,7 @@ from planish.gate.data import check_data
 from planish.gate.identify import ModelFormat, check_checkpoint
 from planish.gate.inputs import architecture_inputs, check_stated_inputs, model_format
 from planish.gate.onnx import read_onnx
-from planish.gate.onnx_batch import check_parts, graph_batch, graph_inputs
+from planish.gate.onnx.batch import check_parts, graph_batch, graph_inputs
 from planish.gate.parts import ModelFiles, Source, model_files, only_file
 from planish.gate.pt2 import Package, check_content, open_package, program_inputs
 from planish.gate.published import with_architecture

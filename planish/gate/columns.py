@@ -13,7 +13,7 @@ from planish.contract.errors import InputNotFound, InvalidData
 from planish.contract.spec import Spec, Task
 from planish.gate.match import INPUTS, MASK, TARGETS, TOKENS, check_preprocess
 from planish.gate.parquet import ParquetHeader
-from planish.gate.parquet_schema import Column
+from planish.gate.parquet.schema import Column
 from planish.gate.signature import Signature
 
 ANSWERS = (TARGETS, "labels", "label")

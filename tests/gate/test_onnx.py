@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from planish.contract.errors import InvalidModel, OperatorNotAllowed, UnsafeModel
 from planish.gate.identify import identify_model
 from planish.gate.onnx import check_external, onnx_inputs, read_onnx
-from planish.gate.onnx_tensors import External
+from planish.gate.onnx.tensors import External
 
 
 def small(**changes: object) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ import pytest
 
 from planish.contract.errors import InvalidData
 from planish.gate.parquet import read_parquet
-from planish.gate.parquet_features import Feature
+from planish.gate.parquet.features import Feature
 
 ROWS = 300
 

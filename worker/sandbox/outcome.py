@@ -16,7 +16,7 @@ from planish.contract.problem import FieldError
 from planish.gate.arrays import read_headers
 from planish.gate.identify import identify_model
 from planish.gate.onnx import read_onnx
-from planish.gate.onnx_batch import check_parts
+from planish.gate.onnx.batch import check_parts
 from planish.gate.pt2 import check_content, open_package
 from planish.gate.safetensors import looks_like_safetensors, read_tensors
 from worker.exchange import PartPath, Request, Stored

@@ -22,7 +22,7 @@ from planish.gate.arrays import identify_data, read_headers
 from planish.gate.inputs import architecture_inputs, model_format
 from planish.gate.notes import notes_of
 from planish.gate.onnx import read_onnx
-from planish.gate.onnx_batch import graph_inputs
+from planish.gate.onnx.batch import graph_inputs
 from planish.gate.parts import Source, model_files
 from planish.gate.pt2 import PAYLOADS, Package, open_package, payload_file
 from planish.gate.published import with_architecture

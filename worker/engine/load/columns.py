@@ -12,7 +12,7 @@ from planish.contract.errors import InvalidData
 from planish.contract.spec import Spec
 from planish.gate.columns import ColumnFeed, ColumnMatch, is_integer
 from planish.gate.match import MASK, TARGETS
-from planish.gate.parquet_schema import Column
+from planish.gate.parquet.schema import Column
 from planish.gate.signature import Signature
 from planish.gate.windows import USUAL_WINDOW, window_length
 from worker.engine.load.deferred import IGNORED

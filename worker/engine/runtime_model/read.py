@@ -20,7 +20,7 @@ from planish.contract.errors import InvalidModel, PlanishError
 from planish.contract.spec import ModelSpec
 from planish.gate.inputs import check_stated_inputs
 from planish.gate.onnx import OnnxHeader, read_onnx
-from planish.gate.onnx_batch import check_parts, graph_batch, graph_inputs
+from planish.gate.onnx.batch import check_parts, graph_batch, graph_inputs
 from planish.gate.parts import ModelFiles
 from planish.gate.signature import Signature
 from worker.engine.load.pt2 import input_spec

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from planish.contract.errors import InvalidData
-from planish.gate.parquet_chunks import MAX_GROUPS, check_groups
-from planish.gate.parquet_features import Feature, read_features
-from planish.gate.parquet_pages import PageCount, check_pages
-from planish.gate.parquet_schema import Column, read_schema
+from planish.gate.parquet.chunks import MAX_GROUPS, check_groups
+from planish.gate.parquet.features import Feature, read_features
+from planish.gate.parquet.pages import PageCount, check_pages
+from planish.gate.parquet.schema import Column, read_schema
 from planish.gate.thrift import Struct, read_struct
 
 __all__ = ["Column", "Feature", "ParquetHeader", "looks_like_parquet", "read_parquet"]

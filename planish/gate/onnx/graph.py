@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from planish.contract.errors import InvalidModel, UnsafeModel
-from planish.gate.onnx_operators import check_operator
-from planish.gate.onnx_schema import (
+from planish.gate.onnx.operators import check_operator
+from planish.gate.onnx.schema import (
     ATTRIBUTE,
     DIMENSION,
     GRAPH,
@@ -17,7 +17,7 @@ from planish.gate.onnx_schema import (
     TYPE,
     VALUE,
 )
-from planish.gate.onnx_tensors import (
+from planish.gate.onnx.tensors import (
     MAX_DIMENSION,
     MAX_DOC,
     MAX_NAME,

@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from planish.contract.errors import InvalidModel, UnsafeModel
-from planish.gate.onnx_graph import MAX_NODES, GraphFacts, read_graph
-from planish.gate.onnx_schema import MODEL, OPSET
-from planish.gate.onnx_tensors import MAX_NAME, External, check_notes, entries
+from planish.gate.onnx.graph import MAX_NODES, GraphFacts, read_graph
+from planish.gate.onnx.schema import MODEL, OPSET
+from planish.gate.onnx.tensors import MAX_NAME, External, check_notes, entries
 from planish.gate.protobuf import Budget, Message, read_message
 from planish.gate.signature import BATCH, Signature, show_shape
 

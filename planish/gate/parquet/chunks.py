@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planish.contract.errors import InvalidData
-from planish.gate.parquet_schema import Leaf
+from planish.gate.parquet.schema import Leaf
 from planish.gate.thrift import Struct
 
 MAX_GROUPS = 100_000

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from planish.gate.onnx_schema import ENTRY, TENSOR
+from planish.gate.onnx.schema import ENTRY, TENSOR
 from planish.gate.protobuf import Budget, Message, read_message
 
 MAX_RANK = 16

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from planish.contract.errors import InvalidData
-from planish.gate.parquet_chunks import ENCODINGS, Chunk
+from planish.gate.parquet.chunks import ENCODINGS, Chunk
 from planish.gate.thrift import Struct, read_struct
 
 MAX_PAGES = 200_000
