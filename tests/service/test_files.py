@@ -4,13 +4,13 @@ import base64
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable
 
 import httpx
+import numpy as np
 import pytest
 
 from planish.contract.job import FileInfo, FilePage
-from tests.service.conftest import Api, problem
+from tests.service.conftest import SPEC, Api, form, problem, safetensors
 
 MISSING = "sha256:" + "0" * 64
 
@@ -112,14 +112,13 @@ def test_files_are_listed_newest_first(client: httpx.Client) -> None:
     problem(client.get("/files?after=x"), 400, "invalid_parameter")
 
 
-def test_a_file_of_a_live_job_stays(
-    client: httpx.Client, submit: Callable[..., str], model: bytes
-) -> None:
+def test_a_file_of_a_live_job_stays(client: httpx.Client) -> None:
+    weights = np.frombuffer(secrets.token_bytes(64), np.uint8).astype(np.float32)
+    model = safetensors({"conv.weight": weights})  # no other job has it
     path = f"/files/sha256:{hashlib.sha256(model).hexdigest()}"
-    job_id = submit()
+    job_id = client.post("/jobs", files=form(SPEC, model=model)).json()["id"]
     problem(client.delete(path), 409, "file_in_use")
-    for job in client.get("/jobs", params={"status": "queued", "limit": 200}).json()["items"]:
-        client.post(f"/jobs/{job['id']}/cancel")
+    client.post(f"/jobs/{job_id}/cancel")
     assert client.get(f"/jobs/{job_id}").json()["terminal"]
     assert client.delete(path).status_code == 204
     problem(client.get(path), 404, "not_found")
