@@ -191,11 +191,16 @@ async def begun(receive: Receive) -> Receive:
 
     Whoever is to hold a place among the uploads must have begun: a client that drips bytes is cut
     off before it has sent so many. They stay in memory, `FIRST_BYTES` for each connection.
+
+    Raises:
+        ClientDisconnect: the client left, or was cut off, before that.
     """
     messages: deque[Message] = deque()
     size = 0
     while size < FIRST_BYTES:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         messages.append(message)
         size += len(message.get("body", b""))
         if not message.get("more_body", False):
