@@ -8,6 +8,11 @@ import subprocess
 import sys
 import time
 
+import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+
+from service.upload import begun
 from tests.conftest import ROOT
 from tests.service.conftest import LIMITS, Api
 
@@ -39,3 +44,16 @@ def test_a_dripping_body_after_an_early_answer_is_cut_too(api: Api) -> None:
 
     start = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
     assert asyncio.run(slow(api.url, start, 0.2)) < LIMITS.body_window_seconds + 3
+
+
+def test_a_body_cut_off_before_it_began_asks_for_no_place() -> None:
+    messages: list[Message] = [
+        {"type": "http.request", "body": b"a", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(begun(receive))
